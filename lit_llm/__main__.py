@@ -1,0 +1,74 @@
+"""`lit-llm` and `python -m lit_llm`: finds the command, and imports only what it needs."""
+
+import sys
+from importlib import import_module, metadata
+from importlib.resources import files
+from pathlib import Path
+
+COMMANDS = {
+    "fit": ("lit_llm.cli", "train, or go on training"),
+    "validate": ("lit_llm.cli", "score a checkpoint on the validation data"),
+    "test": ("lit_llm.cli", "score a checkpoint on the test data"),
+    "predict": ("lit_llm.cli", "write what a checkpoint predicts"),
+    "generate": ("lit_llm.inference.command", "continue a prompt with a checkpoint"),
+    "tokenizer": ("lit_llm.data.command", "train a tokenizer on your text"),
+}
+HELP = """usage: lit-llm COMMAND [options]
+
+A language model from YAML: pretrain, evaluate, use.
+
+commands:
+{commands}
+
+`lit-llm COMMAND --help` shows the options of a command.
+`lit-llm --version` shows the version.
+
+exit codes: 0 done, 1 the run failed, 2 wrong usage or input, 130 interrupted, 143 terminated.
+A wrong input is told in one line; LIT_LLM_DEBUG=1 shows where it was found."""
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        args: The command and its options. None: those of the process.
+
+    Returns:
+        The exit code.
+    """
+    args = sys.argv[1:] if args is None else args
+    name = args[0] if args else "--help"
+    if name in ("-h", "--help"):
+        print(HELP.format(commands="\n".join(f"  {name:10} {text}" for name, (_, text) in COMMANDS.items())))
+        return 0
+    if name == "--version":
+        print(f"lit-llm {metadata.version('lit-llm')}")
+        return 0
+    if name not in COMMANDS:
+        from difflib import get_close_matches
+
+        near = get_close_matches(name, COMMANDS, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else f"; the commands are {', '.join(COMMANDS)}"
+        print(f"lit-llm: error: there is no command '{name}'{hint}", file=sys.stderr)
+        return 2
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # a console script does not see `experiments.…` otherwise
+    from lit_llm.usage import guarded
+
+    return guarded(f"lit-llm {name}", lambda: import_module(COMMANDS[name][0]).run([name, *map(_locate, args[1:])]))
+
+
+def _locate(argument: str) -> str:
+    """`configs/…` where it is not in the working directory: the file of that name that comes with the package."""
+    option, equals, value = argument.rpartition("=")
+    if not value.startswith("configs/") or Path(value).exists():
+        return argument
+    package = Path(str(files("lit_llm")))
+    for root in (package, package.parent):  # a wheel holds them inside the package, a checkout beside it
+        if (root / value).is_file():
+            return f"{option}{equals}{root / value}"
+    return argument
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""GPT: the wiring of the parts and their initialisation, nothing else. The parts live in layers.py."""
+
+import math
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from lit_llm.backbone.layers import MLP, CausalSelfAttention, Context, Embedding, Head, NormFactory
+
+AttentionFactory = Callable[[int, int], nn.Module]  # n_embd, n_head
+MLPFactory = Callable[[int], nn.Module]  # n_embd
+BlockFactory = Callable[[int, NormFactory, nn.Module, nn.Module], nn.Module]  # n_embd, norm, attention, mlp
+EmbeddingFactory = Callable[[int, int, int], Embedding]  # vocab_size, block_size, n_embd
+HeadFactory = Callable[[int, int], nn.Module]  # vocab_size, n_embd
+
+
+class Block(nn.Module):
+    """Pre-norm block (GPT-2, Llama): x + attention(norm(x)), then x + mlp(norm(x)). Its siblings live in blocks.py.
+
+    Args:
+        n_embd: Width C of the residual stream.
+        norm: Factory of the norms.
+        attention: The attention of this layer.
+        mlp: The MLP of this layer.
+        dropout: Probability with which a channel of either branch is dropped in training.
+    """
+
+    def __init__(
+        self, n_embd: int, norm: NormFactory, attention: nn.Module, mlp: nn.Module, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.norm_1, self.attention = norm(n_embd), attention
+        self.norm_2, self.mlp = norm(n_embd), mlp
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
+        """Maps (B, T, C) to (B, T, C)."""
+        x = x + self.dropout(self.attention(self.norm_1(x), context))
+        return x + self.dropout(self.mlp(self.norm_2(x)))
+
+
+class GPT(nn.Module):
+    """Decoder-only transformer from injected parts; the defaults are GPT-2 (Radford et al., 2019).
+
+    https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf
+
+    Args:
+        vocab_size: Tokens V that the tokenizer knows.
+        block_size: Longest input in tokens; rows of the learned positions, where there are any.
+        n_layer: Blocks.
+        n_head: Query heads H of each attention.
+        n_embd: Width C of the residual stream.
+        norm: Every norm of the residual stream: `torch.nn.LayerNorm`, `torch.nn.RMSNorm`, yours.
+        attention: What mixes tokens.
+        mlp: What mixes channels.
+        block: How norm, attention and MLP are wired.
+        embedding: What turns ids into vectors.
+        head: What turns vectors into logits.
+        vocab_multiple: The token table is padded to a multiple of this for speed (64 on a GPU). The extra rows never
+            reach the logits, so they are neither sampled nor part of a loss.
+
+    Raises:
+        ValueError: If a size is below 1, or the parts refuse the sizes.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        block_size: int,
+        n_layer: int = 12,
+        n_head: int = 12,
+        n_embd: int = 768,
+        norm: NormFactory = nn.LayerNorm,
+        attention: AttentionFactory = CausalSelfAttention,
+        mlp: MLPFactory = MLP,
+        block: BlockFactory = Block,
+        embedding: EmbeddingFactory = Embedding,
+        head: HeadFactory = Head,
+        vocab_multiple: int = 1,
+    ) -> None:
+        super().__init__()
+        sizes = {"vocab_size": vocab_size, "block_size": block_size, "n_layer": n_layer, "n_head": n_head,
+                 "n_embd": n_embd, "vocab_multiple": vocab_multiple}  # fmt: skip
+        if wrong := [f"{name} {size}" for name, size in sizes.items() if size < 1]:
+            raise ValueError(f"{' and '.join(wrong)} cannot be: a size is at least 1")
+        self.vocab_size, self.block_size = vocab_size, block_size
+        # Blocks first: parts that refuse the sizes say so before the large tables are allocated.
+        blocks = [block(n_embd, norm, attention(n_embd, n_head), mlp(n_embd)) for _ in range(n_layer)]
+        rows = math.ceil(vocab_size / vocab_multiple) * vocab_multiple
+        self.embedding = embedding(rows, block_size, n_embd)
+        self.blocks = nn.ModuleList(blocks)
+        self.norm = norm(n_embd)
+        self.head = head(rows, n_embd)
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """GPT-2's: normal(0, 0.02); layers that write to the residual stream (`proj`) 1/sqrt(2 n_layer) of that."""
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                residual = name.endswith(".proj")
+                nn.init.normal_(module.weight, std=0.02 / math.sqrt(2 * len(self.blocks)) if residual else 0.02)
+                if (bias := getattr(module, "bias", None)) is not None:
+                    nn.init.zeros_(bias)
+        for module in self.modules():
+            if module is not self and (own_way := getattr(module, "init_weights", None)) is not None:
+                own_way()  # a part that starts in its own way says so by a method of this name
+
+    def hidden_states(self, idx: Tensor, context: Context | None = None) -> Tensor:
+        """Maps (B, T) to (B, T, C), after the last norm."""
+        context = context or Context()
+        x = self.embedding(idx, context.positions)
+        for block in self.blocks:
+            x = block(x, context)
+        return self.norm(x)
+
+    def forward(self, idx: Tensor, context: Context | None = None) -> Tensor:
+        """Maps (B, T) to (B, T, V)."""
+        logits = self.head(self.hidden_states(idx, context), self.embedding.tokens.weight)
+        return logits[..., : self.vocab_size]
+
+    def num_parameters(self) -> int:
+        """Parameters, a tied table counted once."""
+        return sum(p.numel() for p in self.parameters())
+
+    def flops_per_token(self) -> int:
+        """Forward and backward at full context: 6 N + 12 n_layer n_embd block_size (PaLM, appendix B).
+
+        N leaves out the positions, which are looked up, not multiplied. https://arxiv.org/abs/2204.02311
+        """
+        positions = self.embedding.positions
+        looked_up = positions.weight.numel() if positions is not None else 0
+        width = self.embedding.tokens.embedding_dim
+        return 6 * (self.num_parameters() - looked_up) + 12 * len(self.blocks) * width * self.block_size

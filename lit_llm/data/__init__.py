@@ -1,0 +1,1 @@
+"""Text -> ids -> tensors, and the LightningDataModules that serve them."""

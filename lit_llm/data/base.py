@@ -1,0 +1,46 @@
+"""What every data module of text declares, because a model is linked to it."""
+
+from typing import Any
+
+from lightning import LightningDataModule
+
+from lit_llm.data.tokenizer import Tokenizer, to_state
+
+
+class TextDataModule(LightningDataModule):
+    """A data module of text. The command line hands its `vocab_size` and `block_size` to the backbone.
+
+    Args:
+        tokenizer: Turns text into ids.
+        block_size: Longest input in tokens.
+        batch_size: Rows a batch, on each device.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, block_size: int, batch_size: int) -> None:
+        super().__init__()
+        for name, size in {"block_size": block_size, "batch_size": batch_size}.items():
+            if size < 1:
+                raise ValueError(f"{name} {size} cannot be: it is at least 1")
+        self._tokenizer, self.block_size, self.batch_size = tokenizer, block_size, batch_size
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer, ready to use."""
+        return self._tokenizer
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of ids that the backbone has to know."""
+        return self.tokenizer.vocab_size
+
+    def tokenizer_state(self) -> dict[str, Any]:
+        """What a checkpoint carries, so that it alone is enough to generate."""
+        return to_state(self.tokenizer)
+
+    def bytes_per_token(self, split: str) -> float | None:
+        """UTF-8 bytes for each token of a split; None where unknown."""
+        return None
+
+    def reference_losses(self) -> dict[str, float]:
+        """Losses that a model is to be compared with, by name."""
+        return {}

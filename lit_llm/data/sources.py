@@ -1,0 +1,208 @@
+"""Where text comes from: files, folders, globs, Hugging Face data sets, Python's own standard library."""
+
+import glob
+import gzip
+import json
+import re
+import sysconfig
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+PLAIN = {".txt", ".md", ".py", ".rst"}
+SUFFIXES = (*sorted(PLAIN), ".jsonl", ".jsonl.gz", ".parquet")
+PIECE = 1 << 19  # characters: small enough to keep memory flat, large enough that a call costs nothing
+
+
+class Document(NamedTuple):
+    """One text; `pieces` gives it in order, as often as asked."""
+
+    name: str
+    pieces: Callable[[], Iterable[str]]
+
+
+@dataclass
+class Reading:
+    """How sources are read.
+
+    Args:
+        text_field: Field of a JSONL line, a parquet column or a data set's column that holds the text.
+        encoding: Encoding of plain text files. A byte-order mark is dropped; line ends stay as they are.
+        subset: Configuration of a Hugging Face data set.
+        split: Split of a Hugging Face data set.
+        streaming: Whether a Hugging Face data set is read without downloading it first.
+        max_documents: Documents to read at most, from each source. None: all.
+    """
+
+    text_field: str = "text"
+    encoding: str = "utf-8"
+    subset: str | None = None
+    split: str = "train"
+    streaming: bool = False
+    max_documents: int | None = None
+
+
+class Source:
+    """One or more sources as a list of documents that can be read again and again.
+
+    Args:
+        source: A file, a folder, a glob, a Hugging Face data set id, `stdlib`, or a list of them.
+        reading: How they are read.
+
+    Raises:
+        ValueError: If a source is neither there nor the name of a data set.
+    """
+
+    def __init__(self, source: str | list[str], reading: Reading) -> None:
+        self.names = [source] if isinstance(source, str) else list(source)
+        self.reading = reading
+        self._files = {name: _files(name) for name in self.names}
+
+    def fingerprint(self) -> list[Any]:
+        """What changes when the sources do: names, sizes and times of files; ids of data sets; how they are read."""
+        parts: list[Any] = [asdict(self.reading)]
+        for name, files in self._files.items():
+            stats = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files or []]
+            parts.append([name, stats])
+        return parts
+
+    def __iter__(self) -> Iterator[Document]:
+        for name, files in self._files.items():
+            documents = _from_hub(name, self.reading) if files is None else _from_files(files, self.reading)
+            for number, document in enumerate(documents):
+                if number == self.reading.max_documents:
+                    break
+                yield document
+
+    def __str__(self) -> str:
+        return ", ".join(self.names)
+
+
+def _files(name: str) -> list[Path] | None:
+    """The files behind a source's name; None for a Hugging Face data set."""
+    if name == "stdlib":
+        return _stdlib_modules()
+    path = Path(name).expanduser()
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.is_file() and p.name.endswith(SUFFIXES))
+        if not files:
+            raise ValueError(f"the folder '{name}' holds no {', '.join(SUFFIXES)} file")
+    elif path.is_file():
+        files = [path]
+    elif glob.has_magic(name):
+        files = sorted(Path(p) for p in glob.glob(str(path), recursive=True) if Path(p).is_file())
+        if not files:
+            raise ValueError(f"no file matches '{name}'")
+    elif name.endswith(SUFFIXES) or not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
+        raise ValueError(f"the file or folder '{name}' does not exist")
+    else:
+        return None
+    for file in files:
+        if not file.name.endswith(SUFFIXES):
+            raise ValueError(f"'{file}' is of no kind that can be read; the kinds are {', '.join(SUFFIXES)}")
+    return files
+
+
+def _stdlib_modules() -> list[Path]:
+    """Source files of the running interpreter's standard library, its tests and installed packages left out."""
+    root = Path(sysconfig.get_path("stdlib"))
+    left_out = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "lib2to3"}
+    return sorted(path for path in root.rglob("*.py") if not left_out.intersection(path.relative_to(root).parts))
+
+
+def _from_files(files: list[Path], reading: Reading) -> Iterator[Document]:
+    for path in files:
+        if path.suffix in PLAIN:
+            yield Document(str(path), partial(_read_plain, path, reading.encoding))
+        elif path.suffix == ".parquet":
+            yield from _rows(str(path), _parquet_rows(path), reading.text_field)
+        else:
+            yield from _rows(str(path), _json_lines(path), reading.text_field)
+
+
+def _read_plain(path: Path, encoding: str) -> Iterator[str]:
+    try:
+        with open(path, encoding="utf-8-sig" if encoding == "utf-8" else encoding, newline="") as file:
+            yield from cut(file)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"'{path}' is not {encoding} (byte 0x{error.object[error.start]:02x}: {error.reason}); name "
+                         "its encoding, for example --data.reading.encoding latin-1") from error  # fmt: skip
+    except LookupError as error:
+        raise ValueError(f"there is no encoding '{encoding}'") from error
+
+
+def cut(file: IO[str], size: int = PIECE) -> Iterator[str]:
+    """Read a text in pieces that tokenize as the whole does: cut only before a space that follows a letter.
+
+    There, every pattern in use ends a word; a text without such a place is cut anywhere after eight pieces.
+    """
+    rest = ""
+    while block := file.read(size):
+        rest += block
+        places = [match.end() - 1 for match in re.finditer(r"[^\W\d_] ", rest[-4096:])]
+        if places:
+            place = max(len(rest) - 4096, 0) + places[-1]
+        elif len(rest) >= 8 * size:
+            place = len(rest)
+        else:
+            continue
+        yield rest[:place]
+        rest = rest[place:]
+    if rest:
+        yield rest
+
+
+def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
+    number = 0
+    try:
+        with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield number, json.loads(line)
+    except ValueError as error:  # a JSON or a UTF-8 error
+        raise ValueError(f"'{path}' line {number} is no JSON: {error}") from error
+    except EOFError as error:
+        raise ValueError(f"'{path}' ends in the middle after line {number}; it was cut short") from error
+    except gzip.BadGzipFile as error:
+        raise ValueError(f"'{path}' is no gzip file") from error
+
+
+def _parquet_rows(path: Path) -> Iterator[tuple[int, Any]]:
+    import pyarrow
+    import pyarrow.parquet
+
+    number = 0
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(batch_size=1024):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
+    except pyarrow.ArrowInvalid as error:
+        raise ValueError(f"'{path}' is no parquet file, or a damaged one: {error}") from error
+
+
+def _from_hub(name: str, reading: Reading) -> Iterator[Document]:
+    import datasets
+
+    try:
+        rows = datasets.load_dataset(name, reading.subset, split=reading.split, streaming=reading.streaming)
+        yield from _rows(name, enumerate(rows, start=1), reading.text_field)
+    except (OSError, datasets.exceptions.DatasetsError) as error:
+        # Also where the hub cannot be reached: httpx' and requests' errors end up as ConnectionError, an OSError.
+        reason = str(error).strip().split("\n")[0]
+        raise ValueError(f"'{name}' is no file or folder here, and as a Hugging Face data set it could not be loaded: "
+                         f"{reason}; go online, or give a local copy by --data.source PATH") from error  # fmt: skip
+
+
+def _rows(name: str, rows: Iterable[tuple[int, Any]], field: str) -> Iterator[Document]:
+    for number, row in rows:
+        if not isinstance(row, dict) or not isinstance(row.get(field), str):
+            found = ", ".join(f"'{key}'" for key in row) if isinstance(row, dict) else type(row).__name__
+            raise ValueError(f"'{name}' row {number} has no text in the field '{field}' (it has {found}); "
+                             "choose another by --data.reading.text_field")  # fmt: skip
+        text = row[field].removeprefix("\ufeff")
+        if text:
+            yield Document(f"{name} row {number}", partial(tuple, (text,)))

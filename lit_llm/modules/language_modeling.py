@@ -1,0 +1,86 @@
+"""Next-token training."""
+
+import math
+from collections.abc import Callable
+
+import torch.nn.functional as F
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torch.optim import AdamW
+from torchmetrics import MeanMetric
+
+from lit_llm.backbone import GPT
+from lit_llm.backbone.layers import Context
+from lit_llm.batch import IGNORE_INDEX, Batch, PackedBatch
+from lit_llm.modules.base import BaseModule
+
+
+class LanguageModeling(BaseModule):
+    """Trains a backbone to predict the next token.
+
+    Args:
+        backbone: The network.
+        loss: Loss of (N, V) logits against (N,) targets, a mean over the targets that are not -100.
+        optimizer: Called with named parameter groups; weight decay reaches matrices and embeddings only.
+        lr_scheduler: Called with the optimizer; stepped after each optimizer step. None: constant rates.
+    """
+
+    def __init__(
+        self,
+        backbone: GPT,
+        loss: Callable[[], nn.Module] = nn.CrossEntropyLoss,
+        optimizer: OptimizerCallable = AdamW,
+        lr_scheduler: LRSchedulerCallable | None = None,
+    ) -> None:
+        super().__init__(backbone, optimizer, lr_scheduler)
+        self.loss = loss()
+        # Of the held-out tokens, each with the same weight. NaN shows, instead of being left out.
+        self.mean_loss = MeanMetric(nan_strategy="disable")
+
+    def forward(self, batch: Batch | PackedBatch) -> Tensor:
+        """Maps a batch to its (B, T, V) logits."""
+        context = Context(batch.documents) if isinstance(batch, PackedBatch) else None
+        return self.backbone(batch.idx, context)
+
+    def training_step(self, batch: Batch | PackedBatch, batch_idx: int) -> Tensor:
+        """The loss of a batch."""
+        logits = self(batch)
+        loss = self.loss(logits.flatten(0, 1), batch.targets.flatten())
+        if self.logs_now:
+            self.log("train/loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: Batch | PackedBatch, batch_idx: int) -> None:
+        """Add a batch to the mean loss."""
+        losses = self._token_losses(batch)  # (B, T)
+        self.mean_loss.update(losses, weight=(batch.targets != IGNORE_INDEX).to(losses.dtype))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the mean loss of the validation text, and what follows from it."""
+        self._log_mean_loss("val")
+
+    def test_step(self, batch: Batch | PackedBatch, batch_idx: int) -> None:
+        """Add a batch to the mean loss."""
+        self.validation_step(batch, batch_idx)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the mean loss of the test text, and what follows from it."""
+        self._log_mean_loss("test")
+
+    def predict_step(self, batch: Batch | PackedBatch, batch_idx: int) -> Tensor:
+        """(B, T) log-probability of each target; 0 where a target carries no loss."""
+        return -self._token_losses(batch)
+
+    def _token_losses(self, batch: Batch | PackedBatch) -> Tensor:
+        logits = self(batch)
+        losses = F.cross_entropy(logits.flatten(0, 1).float(), batch.targets.flatten(), reduction="none")
+        return losses.view_as(batch.targets)  # nats, whatever the training loss is
+
+    def _log_mean_loss(self, split: str) -> None:
+        loss = self.mean_loss.compute()
+        self.mean_loss.reset()
+        values = {f"{split}/loss": loss, f"{split}/perplexity": loss.exp()}
+        data = getattr(self.trainer, "datamodule", None)
+        if data is not None and (bytes_per_token := data.bytes_per_token(split)):
+            values[f"{split}/bits_per_byte"] = loss / math.log(2) / bytes_per_token
+        self.log_dict(values, prog_bar=True)

@@ -1,0 +1,1 @@
+"""What acts around a run: optimizers and schedules, callbacks, the run folder."""

@@ -1,0 +1,131 @@
+"""What happens around the training loop: measuring, comparing, showing. None of it changes what is learnt."""
+
+import time
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.throughput import get_available_flops
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from lit_llm.inference.text import TextModel
+from lit_llm.training.optim import total_norm
+
+
+class Throughput(Callback):
+    """Logs `tokens` (seen by all devices), `train/tokens_per_second` and `train/model_flops_utilization`.
+
+    The utilization (PaLM, https://arxiv.org/abs/2204.02311, appendix B) appears where the peak of the device is known.
+    Time spent validating, saving and sampling does not count.
+    """
+
+    def __init__(self) -> None:
+        self.tokens = 0
+        self._window: tuple[float, int] | None = None  # seconds and tokens at its start
+        self._logged_step = 0
+        self._peak: float | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run goes on from."""
+        return {"tokens": self.tokens}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        self.tokens = state_dict["tokens"]
+
+    def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+        """Find the peak of the device."""
+        device = trainer.strategy.root_device
+        if device.type == "cuda":
+            kinds = {"bf16": torch.bfloat16, "16": torch.float16}
+            kind = kinds.get(str(trainer.precision).split("-")[0], torch.float32)
+            self._peak = get_available_flops(device, kind)
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Count, and log every n steps."""
+        self.tokens += batch.idx.numel() * trainer.world_size
+        step = trainer.global_step
+        if self._window is None:
+            self._window = (time.perf_counter(), self.tokens)
+        elif step % trainer.log_every_n_steps == 0 and step > self._logged_step:
+            now, (then, before) = time.perf_counter(), self._window
+            rate = (self.tokens - before) / (now - then)
+            values = {"tokens": float(self.tokens), "train/tokens_per_second": rate}
+            if self._peak:
+                used = rate * pl_module.backbone.flops_per_token() / trainer.world_size
+                values["train/model_flops_utilization"] = used / self._peak
+            pl_module.log_dict(values)
+            self._window, self._logged_step = (now, self.tokens), step
+
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        """Stop the clock."""
+        self._window = None
+
+
+class GradientNorm(Callback):
+    """Logs `train/gradient_norm`, the norm of all gradients before they are clipped."""
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: torch.optim.Optimizer) -> None:
+        """Measure, every n steps."""
+        if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:
+            pl_module.log("train/gradient_norm", total_norm(pl_module.parameters()))
+
+
+class ReferenceLines(Callback):
+    """Draws the losses of a unigram and a bigram model of the corpus beside the validation loss.
+
+    They are logged as `reference/…` at each validation, share a chart with `val/loss` on TensorBoard's Custom Scalars
+    page, and close the run's output.
+    """
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        """Lay out the chart."""
+        if isinstance(trainer.logger, TensorBoardLogger) and trainer.is_global_zero:
+            lines = [f"reference/{name}" for name in trainer.datamodule.reference_losses()]
+            chart = {"validation loss and what counting achieves": ["Multiline", ["val/loss", *lines]]}
+            trainer.logger.experiment.add_custom_scalars({"language modelling": chart})
+
+    def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Log the lines."""
+        losses = trainer.datamodule.reference_losses()
+        pl_module.log_dict({f"reference/{name}": loss for name, loss in losses.items()})
+
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        """Say how far the model came."""
+        metrics = trainer.callback_metrics
+        if not trainer.is_global_zero or "val/loss" not in metrics:
+            return
+        rows = {"validation loss": metrics["val/loss"]}
+        rows |= {f"{name.replace('_', ' ')}": metrics[f"reference/{name}"] for name in ("bigram_loss", "unigram_loss")
+                 if f"reference/{name}" in metrics}  # fmt: skip
+        print("\n" + "\n".join(f"{name:16} {float(value):.3f} nats a token" for name, value in rows.items()))
+        if "val/bits_per_byte" in metrics:
+            print(f"{'bits per byte':16} {float(metrics['val/bits_per_byte']):.3f}")
+        if isinstance(trainer.logger, TensorBoardLogger):
+            print(f"{'run folder':16} {trainer.logger.log_dir}")
+            print(f"{'look at it':16} tensorboard --logdir {trainer.logger.save_dir}")
+
+
+class SampleText(Callback):
+    """Writes what the model makes of a few prompts to TensorBoard's Text page, at each validation.
+
+    Args:
+        prompts: Beginnings of texts; characters that the tokenizer does not know cannot be in them.
+        max_new_tokens: Tokens to add to each.
+        temperature: 0 is greedy, 1 samples as trained.
+    """
+
+    def __init__(self, prompts: list[str], max_new_tokens: int = 64, temperature: float = 0.8) -> None:
+        self.prompts, self.max_new_tokens, self.temperature = prompts, max_new_tokens, temperature
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        """Write the samples; the same seed each time, so that what changes is the model."""
+        if trainer.state.fn != "fit" or not isinstance(trainer.logger, TensorBoardLogger) or not trainer.is_global_zero:
+            return
+        backbone, training = pl_module.backbone, pl_module.backbone.training
+        model = TextModel(backbone.eval(), trainer.datamodule.tokenizer)
+        for number, prompt in enumerate(self.prompts):
+            new = model.complete(prompt, self.max_new_tokens, self.temperature, seed=0)
+            text = "\n".join(f"    {line}" for line in (prompt + new).splitlines())  # verbatim, in Markdown
+            trainer.logger.experiment.add_text(f"samples/{number}", text, trainer.global_step)
+        backbone.train(training)

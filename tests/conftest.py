@@ -1,0 +1,26 @@
+"""What all tests share: one thread each, a token cache of their own, and the real data where it exists."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+torch.set_num_threads(1)  # two workers share two cores
+os.environ["OMP_NUM_THREADS"] = "1"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or fills the user's token cache."""
+    monkeypatch.setenv("LIT_LLM_CACHE", str(tmp_path_factory.getbasetemp() / "lit_llm_cache"))
+
+
+@pytest.fixture
+def shared() -> Path:
+    """The folder of real data; tests that need it skip where it is absent."""
+    if not SHARED.is_dir():
+        pytest.skip(f"no real data at {SHARED}")
+    return SHARED
