@@ -14,6 +14,8 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.tensorboard.summary import hparams
 
+import lit_llm.data.bpe
+import lit_llm.data.pretraining  # noqa: F401 (their classes can then be named in short, --data.tokenizer Bytes)
 from lit_llm.data.base import TextDataModule
 from lit_llm.modules.base import BaseModule
 from lit_llm.usage import OneSentence, check_config
@@ -111,8 +113,10 @@ class CLI(LightningCLI):
         for key in list(config.keys()):
             name = str(key).rpartition(".")[2]
             if SECRET.search(name) and isinstance(config[key], str):
-                raise ValueError(f"'{key}' is a secret, and the configuration is written into the run folder; give it "
-                                 "in the environment instead (the hub reads HF_TOKEN)")  # fmt: skip
+                raise ValueError(
+                    f"'{key}' is a secret, and the configuration is written into the run folder; give it "
+                    "in the environment instead (the hub reads HF_TOKEN)"
+                )
         config.ckpt_path = self._checkpoint(config.get("ckpt_path"), config)
 
     def _checkpoint(self, path: str | None, config: Any) -> str | None:
@@ -136,10 +140,14 @@ class CLI(LightningCLI):
         checkpoint, wanted = read_checkpoint(path), type(self.model)
         wrote = module_class(checkpoint)
         if wrote is not None and wrote is not wanted:
-            raise ValueError(f"'{path}' is a checkpoint of {wrote.__qualname__}, and the config names "
-                             f"{wanted.__qualname__}; --ckpt_path only goes on with the run it came from")  # fmt: skip
+            raise ValueError(
+                f"'{path}' is a checkpoint of {wrote.__qualname__}, and the config names "
+                f"{wanted.__qualname__}; --ckpt_path only goes on with the run it came from"
+            )
         if problems := misfits(self.model, checkpoint["state_dict"]):
-            raise ValueError(f"the weights in '{path}' do not fit the model of the config ({problems}); "
-                             "use the config.yaml that lies in the run folder of the checkpoint")  # fmt: skip
+            raise ValueError(
+                f"the weights in '{path}' do not fit the model of the config ({problems}); "
+                "use the config.yaml that lies in the run folder of the checkpoint"
+            )
         self.config_init[self.command].ckpt_path = path
         print(f"{self.command} with the checkpoint {path}", file=sys.stderr)

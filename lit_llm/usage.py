@@ -94,10 +94,10 @@ def sentence(message: str, options: Iterable[str] = ()) -> str:
     if found := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", message):
         near = _nearest(found[2], dir(import_module(found[1])))
         return f"there is no class '{found[1]}.{found[2]}'{near}"
-    if found := re.search(r"Expected a path but (\S+) either|Expected a dot import path string: (\S+)", message):
-        if "<class 'float'>" not in message and "<class 'int'>" not in message:
-            key, value = _path(message, found.start()).rstrip("."), found[1] or found[2]
-            return f"'{key}' is '{value}', which is neither a file nor a class that can be imported"
+    found = re.search(r"Expected a path but (\S+) either|Expected a dot import path string: (\S+)", message)
+    if found and "<class 'float'>" not in message and "<class 'int'>" not in message:
+        key, value = _path(message, found.start()).rstrip("."), found[1] or found[2]
+        return f"'{key}' is '{value}', which is neither a file nor a class that can be imported"
     if found := re.search(r"Expected a <class '(\w+)'>", message):
         kinds = dict.fromkeys(re.findall(r"Expected a <class '(\w+)'>", message[found.start() :]))
         value = re.search(r"(?:Given|Got) value: ([^{\n]*?)(?:\. Got value|\n|$)", message[found.start() :])
@@ -189,8 +189,10 @@ def _check_nodes(node: yaml.Node, path: Path, seen: set[int]) -> Iterator[str]:
         keys: set[str] = set()
         for key, _ in node.value:
             if key.value in keys:
-                raise ValueError(f"the config file '{path}' has the key '{key.value}' twice in one mapping, again in "
-                                 f"line {key.start_mark.line + 1}")  # fmt: skip
+                raise ValueError(
+                    f"the config file '{path}' has the key '{key.value}' twice in one mapping, again in "
+                    f"line {key.start_mark.line + 1}"
+                )
             keys.add(str(key.value))
     for child in _children(node):
         yield from _check_nodes(child, path, seen)

@@ -79,8 +79,14 @@ class GPT(nn.Module):
         vocab_multiple: int = 1,
     ) -> None:
         super().__init__()
-        sizes = {"vocab_size": vocab_size, "block_size": block_size, "n_layer": n_layer, "n_head": n_head,
-                 "n_embd": n_embd, "vocab_multiple": vocab_multiple}  # fmt: skip
+        sizes = {
+            "vocab_size": vocab_size,
+            "block_size": block_size,
+            "n_layer": n_layer,
+            "n_head": n_head,
+            "n_embd": n_embd,
+            "vocab_multiple": vocab_multiple,
+        }
         if wrong := [f"{name} {size}" for name, size in sizes.items() if size < 1]:
             raise ValueError(f"{' and '.join(wrong)} cannot be: a size is at least 1")
         self.vocab_size, self.block_size = vocab_size, block_size

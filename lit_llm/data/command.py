@@ -23,8 +23,8 @@ def run(args: list[str]) -> int:
     parser.add_argument("--text_field", default="text", help="field that holds the text, where there are fields")
     config = parser.parse_args([arg for arg in args[1:] if arg != "train"])
 
+    from lit_llm.data.bpe import END_OF_TEXT, TokenizerFile, train_bpe
     from lit_llm.data.sources import Reading, Source
-    from lit_llm.data.tokenizer import END_OF_TEXT, TokenizerFile, train_bpe
 
     special = [END_OF_TEXT, *config.special_tokens]
     if config.vocab_size < 256 + len(special):
@@ -50,7 +50,7 @@ def _compare(source: object, tokenizers: dict) -> None:
     """Print bytes per token on the first megabytes of the corpus, with GPT-2's beside it where it can be had."""
     from itertools import islice
 
-    from lit_llm.data.tokenizer import Tiktoken
+    from lit_llm.data.bpe import Tiktoken
 
     try:
         tokenizers["gpt2"] = Tiktoken("gpt2")

@@ -127,8 +127,10 @@ def _read_plain(path: Path, encoding: str) -> Iterator[str]:
         with open(path, encoding="utf-8-sig" if encoding == "utf-8" else encoding, newline="") as file:
             yield from cut(file)
     except UnicodeDecodeError as error:
-        raise ValueError(f"'{path}' is not {encoding} (byte 0x{error.object[error.start]:02x}: {error.reason}); name "
-                         "its encoding, for example --data.reading.encoding latin-1") from error  # fmt: skip
+        raise ValueError(
+            f"'{path}' is not {encoding} (byte 0x{error.object[error.start]:02x}: {error.reason}); name "
+            "its encoding, for example --data.reading.encoding latin-1"
+        ) from error
     except LookupError as error:
         raise ValueError(f"there is no encoding '{encoding}'") from error
 
@@ -193,16 +195,20 @@ def _from_hub(name: str, reading: Reading) -> Iterator[Document]:
     except (OSError, datasets.exceptions.DatasetsError) as error:
         # Also where the hub cannot be reached: httpx' and requests' errors end up as ConnectionError, an OSError.
         reason = str(error).strip().split("\n")[0]
-        raise ValueError(f"'{name}' is no file or folder here, and as a Hugging Face data set it could not be loaded: "
-                         f"{reason}; go online, or give a local copy by --data.source PATH") from error  # fmt: skip
+        raise ValueError(
+            f"'{name}' is no file or folder here, and as a Hugging Face data set it could not be loaded: "
+            f"{reason}; go online, or give a local copy by --data.source PATH"
+        ) from error
 
 
 def _rows(name: str, rows: Iterable[tuple[int, Any]], field: str) -> Iterator[Document]:
     for number, row in rows:
         if not isinstance(row, dict) or not isinstance(row.get(field), str):
             found = ", ".join(f"'{key}'" for key in row) if isinstance(row, dict) else type(row).__name__
-            raise ValueError(f"'{name}' row {number} has no text in the field '{field}' (it has {found}); "
-                             "choose another by --data.reading.text_field")  # fmt: skip
+            raise ValueError(
+                f"'{name}' row {number} has no text in the field '{field}' (it has {found}); "
+                "choose another by --data.reading.text_field"
+            )
         text = row[field].removeprefix("\ufeff")
         if text:
             yield Document(f"{name} row {number}", partial(tuple, (text,)))

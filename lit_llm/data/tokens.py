@@ -54,8 +54,10 @@ class Corpus:
         dtype = np.dtype(self.meta["dtype"])
         found = path.stat().st_size if path.exists() else 0
         if found != size * dtype.itemsize:
-            raise ValueError(f"the token file '{path}' has {found} bytes where {size * dtype.itemsize} were written; "
-                             f"delete the folder '{self.folder}' and it is made again")  # fmt: skip
+            raise ValueError(
+                f"the token file '{path}' has {found} bytes where {size * dtype.itemsize} were written; "
+                f"delete the folder '{self.folder}' and it is made again"
+            )
         return np.memmap(path, dtype, "r").view(np.ndarray) if size else np.empty(0, dtype)
 
     def bytes_per_token(self, split: str) -> float:
@@ -119,8 +121,10 @@ def prepare(
         lock = FileLock(f"{folder}.lock")
         lock.acquire()
     except OSError as error:
-        raise ValueError(f"cannot write token files to '{folder.parent}' ({error.strerror}); set LIT_LLM_CACHE, or "
-                         "--data.cache_dir, to a folder that can be written") from error  # fmt: skip
+        raise ValueError(
+            f"cannot write token files to '{folder.parent}' ({error.strerror}); set LIT_LLM_CACHE, or "
+            "--data.cache_dir, to a folder that can be written"
+        ) from error
     with lock:
         if not folder.exists():
             for leftover in folder.parent.glob(f"{folder.name}.part-*"):  # of a killed run: the lock is ours

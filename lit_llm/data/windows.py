@@ -41,8 +41,10 @@ class Windows(Dataset):
         else:
             self.length = (len(tokens) - 1 - block_size) // stride + 1
         if self.length < 1:
-            raise ValueError(f"the text has {len(tokens)} tokens, which is less than one window of {block_size} and "
-                             "its next token; lower --data.block_size or give more text")  # fmt: skip
+            raise ValueError(
+                f"the text has {len(tokens)} tokens, which is less than one window of {block_size} and "
+                "its next token; lower --data.block_size or give more text"
+            )
 
     def __len__(self) -> int:
         return self.length
@@ -57,8 +59,10 @@ class Windows(Dataset):
         ids = self.tokens[positions].astype(np.int64)
         if ids.max() >= self.vocab_size:
             row, column = np.argwhere(ids >= self.vocab_size)[0]
-            raise ValueError(f"the token file holds the id {ids[row, column]} at position {positions[row, column]}, "
-                             f"beyond the vocabulary of {self.vocab_size}; delete its folder and it is made again")  # fmt: skip
+            raise ValueError(
+                f"the token file holds the id {ids[row, column]} at position {positions[row, column]}, "
+                f"beyond the vocabulary of {self.vocab_size}; delete its folder and it is made again"
+            )
         idx, targets = torch.from_numpy(ids[:, :-1]), torch.from_numpy(ids[:, 1:])
         if self.to_the_end and missing.any():
             targets = targets.masked_fill(torch.from_numpy(missing[:, 1:]), IGNORE_INDEX)
@@ -163,8 +167,10 @@ class TrainLoader:
         self.rank, self.world_size, self.num_workers = rank, world_size, num_workers
         self.epoch = self.batch = 0
         if not len(self):
-            raise ValueError(f"the text gives {len(windows)} windows, not one batch of {batch_size} on each of "
-                             f"{world_size} devices; lower --data.batch_size, --data.block_size or --data.stride")  # fmt: skip
+            raise ValueError(
+                f"the text gives {len(windows)} windows, not one batch of {batch_size} on each of "
+                f"{world_size} devices; lower --data.batch_size, --data.block_size or --data.stride"
+            )
 
     def _order(self, start: int) -> BatchOrder:
         return BatchOrder(len(self.windows), self.batch_size, self.seed, self.epoch, self.rank, self.world_size, start)

@@ -45,11 +45,15 @@ class BaseModule(L.LightningModule):
         if data is None:
             return
         if data.vocab_size > self.backbone.vocab_size:
-            raise ValueError(f"the tokenizer has {data.vocab_size} ids and the backbone embeds "
-                             f"{self.backbone.vocab_size}; use the tokenizer that the backbone was made for")  # fmt: skip
+            raise ValueError(
+                f"the tokenizer has {data.vocab_size} ids and the backbone embeds "
+                f"{self.backbone.vocab_size}; use the tokenizer that the backbone was made for"
+            )
         if data.block_size > self.backbone.block_size:
-            raise ValueError(f"--data.block_size {data.block_size} is beyond the backbone's block_size "
-                             f"{self.backbone.block_size}; lower it")  # fmt: skip
+            raise ValueError(
+                f"--data.block_size {data.block_size} is beyond the backbone's block_size "
+                f"{self.backbone.block_size}; lower it"
+            )
 
     def configure_optimizers(self) -> Any:
         """The optimizer over named groups, and its schedule by optimizer steps."""

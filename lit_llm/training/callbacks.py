@@ -96,8 +96,11 @@ class ReferenceLines(Callback):
         if not trainer.is_global_zero or "val/loss" not in metrics:
             return
         rows = {"validation loss": metrics["val/loss"]}
-        rows |= {f"{name.replace('_', ' ')}": metrics[f"reference/{name}"] for name in ("bigram_loss", "unigram_loss")
-                 if f"reference/{name}" in metrics}  # fmt: skip
+        rows |= {
+            f"{name.replace('_', ' ')}": metrics[f"reference/{name}"]
+            for name in ("bigram_loss", "unigram_loss")
+            if f"reference/{name}" in metrics
+        }
         print("\n" + "\n".join(f"{name:16} {float(value):.3f} nats a token" for name, value in rows.items()))
         if "val/bits_per_byte" in metrics:
             print(f"{'bits per byte':16} {float(metrics['val/bits_per_byte']):.3f}")

@@ -1,6 +1,5 @@
 """The run folder: `logs/<name>/version_N/`, made by one run alone."""
 
-import os
 from pathlib import Path
 
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -44,8 +43,10 @@ class RunLogger(TensorBoardLogger):
             except FileExistsError:
                 number += 1
             except OSError as error:
-                raise ValueError(f"cannot make a run folder in '{os.path.abspath(self.root_dir)}' ({error.strerror}); "
-                                 "choose another by --trainer.logger.save_dir") from error  # fmt: skip
+                raise ValueError(
+                    f"cannot make a run folder in '{Path(self.root_dir).resolve()}' ({error.strerror}); "
+                    "choose another by --trainer.logger.save_dir"
+                ) from error
 
     def _newest(self) -> int:
         folders = Path(self.root_dir).glob("version_*")

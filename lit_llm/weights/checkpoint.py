@@ -48,8 +48,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
-        raise ValueError(f"'{path}' holds objects that are not loaded for safety; only checkpoints written by lit-llm "
-                         "can be used") from error  # fmt: skip
+        raise ValueError(
+            f"'{path}' holds objects that are not loaded for safety; only checkpoints written by lit-llm can be used"
+        ) from error
     except (RuntimeError, EOFError, KeyError) as error:
         raise ValueError(f"'{path}' is damaged: {str(error).splitlines()[0]}") from error
     if not isinstance(checkpoint, dict) or not {"state_dict", "pytorch-lightning_version"} <= checkpoint.keys():
@@ -67,8 +68,10 @@ def load_backbone(checkpoint: dict[str, Any]) -> GPT:
 
     config = checkpoint.get("hyper_parameters", {}).get("backbone")
     if not isinstance(config, dict):
-        raise ValueError("the checkpoint does not say how its backbone is built (a module made in Python, not by "
-                         "lit-llm fit); rebuild it there and use load_from_checkpoint(path, backbone=...)")  # fmt: skip
+        raise ValueError(
+            "the checkpoint does not say how its backbone is built (a module made in Python, not by "
+            "lit-llm fit); rebuild it there and use load_from_checkpoint(path, backbone=...)"
+        )
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(GPT, "backbone", required=True)
     backbone = parser.instantiate(parser.parse_object({"backbone": config})).backbone

@@ -1,0 +1,211 @@
+"""Byte-level BPE tokenizers: published ones, ones from a file, ones learned from the corpus; tiktoken runs them all."""
+
+import base64
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import tiktoken
+
+from lit_llm.data.tokenizer import Tokenizer
+
+END_OF_TEXT = "<|endoftext|>"
+# Llama 3's rule for cutting text into words: exporters recognise it, which a rule of our own would not be.
+PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+class _TiktokenBased(Tokenizer):
+    """A byte-level BPE that tiktoken runs."""
+
+    _encoding: tiktoken.Encoding | None = None
+
+    def _use(self, encoding: tiktoken.Encoding) -> None:
+        self._encoding = encoding
+        self.vocab_size = encoding.n_vocab
+        self.end_of_text = encoding._special_tokens.get(END_OF_TEXT)
+
+    @property
+    def encoding(self) -> tiktoken.Encoding:
+        """The tiktoken object that does the work."""
+        assert self._encoding is not None, "fit() comes first"
+        return self._encoding
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether there are ranks."""
+        return self._encoding is not None
+
+    def encode(self, text: str) -> np.ndarray:
+        """Ids of a text; `<|endoftext|>` in it is plain text."""
+        try:
+            return self.encoding.encode_to_numpy(text, disallowed_special=())
+        except UnicodeEncodeError:  # a lone surrogate is no Unicode text; U+FFFD stands for it, as in tiktoken
+            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+            return self.encoding.encode_to_numpy(text, disallowed_special=())
+
+    def decode_bytes(self, ids: Sequence[int]) -> bytes:
+        """The bytes of the ids; control tokens are spelt out."""
+        return self.encoding.decode_bytes(list(ids))
+
+    def state(self) -> dict[str, Any]:
+        """Pattern, ranks (one base64 token and its rank a line, tiktoken's file format) and control tokens."""
+        ranks = sorted(self.encoding._mergeable_ranks.items(), key=lambda item: item[1])
+        lines = "\n".join(f"{base64.b64encode(token).decode()} {rank}" for token, rank in ranks)
+        special = dict(self.encoding._special_tokens)
+        return {"name": self.encoding.name, "pattern": self.encoding._pat_str, "ranks": lines, "special": special}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Self:
+        """Rebuild, without the file or the download it once came from."""
+        ranks = {}
+        for line in state["ranks"].split("\n"):
+            token, rank = line.split(" ")
+            ranks[base64.b64decode(token)] = int(rank)
+        tokenizer = cls.__new__(cls)
+        tokenizer._use(
+            tiktoken.Encoding(
+                state["name"], pat_str=state["pattern"], mergeable_ranks=ranks, special_tokens=state["special"]
+            )
+        )
+        return tokenizer
+
+
+class Tiktoken(_TiktokenBased):
+    """A published encoding of tiktoken (https://github.com/openai/tiktoken), downloaded once and cached by it.
+
+    Args:
+        name: `gpt2`, `cl100k_base` or `o200k_base`.
+
+    Raises:
+        ValueError: If there is no such encoding, or it is not cached and cannot be downloaded.
+    """
+
+    def __init__(self, name: str = "gpt2") -> None:
+        self.name = name
+        if name not in tiktoken.list_encoding_names():
+            raise ValueError(f"tiktoken has no encoding '{name}'; it has {', '.join(tiktoken.list_encoding_names())}")
+        try:
+            self._use(tiktoken.get_encoding(name))
+        except OSError as error:  # requests' errors are OSErrors too
+            raise ValueError(
+                f"the encoding '{name}' is not cached and could not be downloaded ({type(error).__name__}); go online "
+                "once, or set TIKTOKEN_CACHE_DIR to a writable folder that holds it, or use a tokenizer that needs no "
+                "download (--data.tokenizer BPE or Bytes)"
+            ) from error
+
+    def settings(self) -> str:
+        """The name."""
+        return self.name
+
+
+class BPE(_TiktokenBased):
+    """Byte-level BPE learned from the corpus itself (Sennrich et al., 2016, https://arxiv.org/abs/1508.07909).
+
+    Args:
+        vocab_size: Ids in all: the 256 bytes, the merges, and the end-of-text token, which is the last.
+
+    Raises:
+        ValueError: If `vocab_size` has no room for the bytes.
+    """
+
+    def __init__(self, vocab_size: int = 4096) -> None:
+        if vocab_size < 257:
+            raise ValueError(f"vocab_size {vocab_size} has no room for the 256 bytes and the end-of-text token")
+        self.vocab_size = vocab_size
+
+    def settings(self) -> str:
+        """The size asked for."""
+        return str(self.vocab_size)
+
+    def fit(self, texts: Iterable[str]) -> None:
+        """Learn the merges; a small corpus may give fewer than asked for."""
+        self._use(encoding_from_json(train_bpe(texts, self.vocab_size)))
+
+
+class TokenizerFile(_TiktokenBased):
+    """A byte-level BPE from a `tokenizer.json`, as `lit-llm tokenizer train` writes it; run by tiktoken.
+
+    Args:
+        path: The file.
+
+    Raises:
+        ValueError: If the file is missing or holds something else.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        try:
+            content = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"cannot read the tokenizer file '{path}': {error}") from error
+        self._use(encoding_from_json(content, path))
+
+    def settings(self) -> str:
+        """The path; what counts is the content, which the fingerprint holds."""
+        return self.path
+
+
+def train_bpe(texts: Iterable[str], vocab_size: int, special_tokens: Sequence[str] = (END_OF_TEXT,)) -> str:
+    """Train a byte-level BPE with the `tokenizers` library.
+
+    Args:
+        texts: The corpus, in pieces.
+        vocab_size: Ids in all; the special tokens are the last of them.
+        special_tokens: Control tokens, in the order of their ids.
+
+    Returns:
+        The content of a `tokenizer.json`.
+    """
+    from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Tokenizer as HuggingFaceTokenizer
+
+    tokenizer = HuggingFaceTokenizer(models.BPE())
+    words = pre_tokenizers.Split(Regex(PATTERN), behavior="isolated")
+    bytes_ = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, bytes_])
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - len(special_tokens),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_special_tokens(list(special_tokens))
+    return tokenizer.to_str(pretty=True)
+
+
+def encoding_from_json(content: str, path: str = "tokenizer.json") -> tiktoken.Encoding:
+    """The tiktoken encoding that gives the same ids as a byte-level BPE of the `tokenizers` library.
+
+    Raises:
+        ValueError: If the content is something else.
+    """
+    try:
+        data = json.loads(content)
+        vocab, added = data["model"]["vocab"], data["added_tokens"]
+        special = {token["content"]: token["id"] for token in added}
+        byte_of = {char: byte for byte, char in enumerate(_byte_alphabet())}
+        ranks = {bytes(byte_of[char] for char in token): i for token, i in vocab.items() if token not in special}
+        pattern = next(step["pattern"]["Regex"] for step in _steps(data["pre_tokenizer"]) if step["type"] == "Split")
+        return tiktoken.Encoding(Path(path).stem, pat_str=pattern, mergeable_ranks=ranks, special_tokens=special)
+    except (json.JSONDecodeError, KeyError, TypeError, StopIteration, AssertionError) as error:
+        raise ValueError(
+            f"'{path}' is no byte-level BPE with a regular expression (tokenizer.json); "
+            "`lit-llm tokenizer train` writes one"
+        ) from error
+
+
+def _steps(pre_tokenizer: dict[str, Any]) -> list[dict[str, Any]]:
+    return pre_tokenizer["pretokenizers"] if pre_tokenizer["type"] == "Sequence" else [pre_tokenizer]
+
+
+def _byte_alphabet() -> list[str]:
+    """The character that byte-level BPE files write for each byte: itself if it prints, else one from U+0100 on."""
+    prints = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = iter(range(256, 512))
+    return [chr(byte) if byte in prints else chr(next(others)) for byte in range(256)]
