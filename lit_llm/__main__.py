@@ -20,8 +20,10 @@ A language model from YAML: pretrain, evaluate, use.
 commands:
 {commands}
 
-`lit-llm COMMAND --help` shows the options of a command.
-`lit-llm --version` shows the version.
+`lit-llm COMMAND --help` shows the options of a command; `lit-llm --version` shows the version.
+
+What stands later wins: defaults in the code, then each --config from left to right, then the environment
+(PL_FIT__TRAINER__MAX_STEPS=3 is --trainer.max_steps=3), then the options.
 
 exit codes: 0 done, 1 the run failed, 2 wrong usage or input, 130 interrupted, 143 terminated.
 A wrong input is told in one line; LIT_LLM_DEBUG=1 shows where it was found."""
@@ -36,31 +38,35 @@ def main(args: list[str] | None = None) -> int:
     Returns:
         The exit code.
     """
+    from lit_llm.usage import fail, guarded
+
     args = sys.argv[1:] if args is None else args
     name = args[0] if args else "--help"
-    if name in ("-h", "--help"):
-        print(HELP.format(commands="\n".join(f"  {name:10} {text}" for name, (_, text) in COMMANDS.items())))
-        return 0
-    if name == "--version":
-        print(f"lit-llm {metadata.version('lit-llm')}")
-        return 0
+    if name in ("-h", "--help", "--version"):
+        return guarded("lit-llm", lambda: _tell(name))
     if name not in COMMANDS:
         from difflib import get_close_matches
 
         near = get_close_matches(name, COMMANDS, n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else f"; the commands are {', '.join(COMMANDS)}"
-        print(f"lit-llm: error: there is no command '{name}'{hint}", file=sys.stderr)
-        return 2
+        hint = f"did you mean '{near[0]}'?" if near else f"the commands are {', '.join(COMMANDS)}"
+        fail("lit-llm", f"there is no command '{name}'; {hint}")
     if str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))  # a console script does not see `experiments.…` otherwise
-    from lit_llm.usage import guarded
-
+        # A console script does not see `experiments.…` otherwise. At the end: a file here hides no library.
+        sys.path.append(str(Path.cwd()))
     return guarded(f"lit-llm {name}", lambda: import_module(COMMANDS[name][0]).run([name, *map(_locate, args[1:])]))
+
+
+def _tell(name: str) -> int:
+    if name == "--version":
+        print(f"lit-llm {metadata.version('lit-llm')}")
+    else:
+        print(HELP.format(commands="\n".join(f"  {name:10} {text}" for name, (_, text) in COMMANDS.items())))
+    return 0
 
 
 def _locate(argument: str) -> str:
     """`configs/…` where it is not in the working directory: the file of that name that comes with the package."""
-    option, equals, value = argument.rpartition("=")
+    option, equals, value = argument.partition("=") if argument.startswith("-") else ("", "", argument)
     if not value.startswith("configs/") or Path(value).exists():
         return argument
     package = Path(str(files("lit_llm")))

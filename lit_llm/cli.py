@@ -1,27 +1,32 @@
 """fit, validate, test and predict: LightningCLI, the links between data and model, and its traps closed."""
 
-import re
+import os
 import sys
 import warnings
 from collections.abc import Iterator
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from lightning import LightningModule, Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch.utils.tensorboard.summary import hparams
+from torch.optim.lr_scheduler import LambdaLR
 
 import lit_llm.data.bpe
 import lit_llm.data.pretraining  # noqa: F401 (their classes can then be named in short, --data.tokenizer Bytes)
+from lit_llm.config_files import check_config, named_files, secret_name, with_environment
 from lit_llm.data.base import TextDataModule
 from lit_llm.modules.base import BaseModule
-from lit_llm.usage import OneSentence, check_config
+from lit_llm.usage import MAX_SEED, OneSentence, reason
 from lit_llm.weights.checkpoint import find_checkpoint, misfits, module_class, read_checkpoint
 
-SECRET = re.compile(r"(^|_)(api_?key|password|passwd|secret|(access|auth|hf|bearer)_token)$")
+LINKED = ("vocab_size", "block_size")  # attributes of the data that the backbone is built with
+TURNED_OFF_BY = {"enable_progress_bar": ProgressBar, "enable_checkpointing": Checkpoint}
+HOW_NOT_WHAT = {"foreach", "fused", "capturable", "differentiable"}  # settings that change no optimizer's result
 
 
 def run(args: list[str]) -> int:
@@ -35,11 +40,14 @@ def run(args: list[str]) -> int:
     """
     # Ours are those of the process, only with the configs located.
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
-    for option, value in pairwise([*args, ""]):
-        option, equals, joined = option.partition("=")
-        if option in ("-c", "--config"):
-            check_config(Path(joined if equals else value))
-    cli = CLI(args)
+    warnings.filterwarnings("ignore", message="The dirpath has changed")  # each run has a folder of its own
+    args = with_environment(args, os.environ)
+    for path in named_files(args):
+        check_config(path)
+    try:
+        cli = CLI(args)
+    except MisconfigurationException as error:  # Lightning's word for what the user has to put right
+        raise ValueError(str(error)) from error
     return 143 if cli.trainer.received_sigterm else 0
 
 
@@ -50,13 +58,24 @@ class Parser(OneSentence, LightningArgumentParser):
 class SaveConfig(SaveConfigCallback):
     """Writes the whole configuration into the run folder, and into TensorBoard as text and as hyper-parameters."""
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write the file; without a logger there is no run folder, and nothing is written."""
+        if trainer.logger is not None:
+            super().setup(trainer, pl_module, stage)
+
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Add to TensorBoard what the file in the run folder says."""
         if stage != "fit" or not isinstance(trainer.logger, TensorBoardLogger):
             return
+        from torch.utils.tensorboard.summary import hparams  # here, for tensorboard is slow to import
+
         text = self.parser.dump(self.config, skip_none=False)
         trainer.logger.experiment.add_text("config", f"```yaml\n{text}\n```", 0)
-        parameters = dict(_flat({name: yaml.safe_load(text)[name] for name in ("seed_everything", "model", "data")}))
+        config = yaml.safe_load(text)
+        values = dict(_flat({key: config[key] for key in ("seed_everything", "model", "data")}))
+        parameters = {
+            key: value if isinstance(value, bool | int | float) else str(value) for key, value in values.items()
+        }
         # By the names of the scalars: the HParams page shows their latest values, of a killed run as well.
         metrics = dict.fromkeys(("val/loss", "val/perplexity", "val/bits_per_byte", "tokens"), 0.0)
         for summary in hparams(parameters, metrics):
@@ -64,12 +83,15 @@ class SaveConfig(SaveConfigCallback):
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Numbers and strings below a nested mapping, each with a dotted name."""
+    """What is set below a nested mapping, each value with the dotted name of its option; plain lists stay whole."""
+    if isinstance(value, list) and any(isinstance(inner, dict | list) for inner in value):
+        value = dict(enumerate(value))
     if isinstance(value, dict):
         for key, inner in value.items():
-            yield from _flat(inner, name if key == "init_args" else f"{name}.{key}" if name else key)
+            own = key in ("init_args", "class_path")  # levels of the file that the command line leaves out
+            yield from _flat(inner, name if own else f"{name}.{key}" if name else str(key))
     elif value is not None:
-        yield name.removesuffix(".class_path"), value if isinstance(value, bool | int | float) else str(value)
+        yield name, value
 
 
 class CLI(LightningCLI):
@@ -77,16 +99,12 @@ class CLI(LightningCLI):
 
     def __init__(self, args: list[str]) -> None:
         self.command = args[0]
+        self.checkpoint: dict[str, Any] | None = None  # as read from --ckpt_path
         super().__init__(
             BaseModule,
             TextDataModule,
             save_config_callback=SaveConfig,
             seed_everything_default=1234,
-            parser_kwargs={
-                "prog": "lit-llm",
-                "allow_abbrev": False,  # `--trainer.max` is a mistake, not a shorthand
-                self.command: {"default_env": True, "env_prefix": "PL", "allow_abbrev": False},
-            },
             parser_class=Parser,
             subclass_mode_model=True,
             subclass_mode_data=True,
@@ -94,60 +112,148 @@ class CLI(LightningCLI):
             args=args,
         )
 
+    def setup_parser(self, *args: Any, **kwargs: Any) -> None:
+        """Call both parsers, of the program and of its command, by the words that the user types."""
+        super().setup_parser(*args, **kwargs)
+        for parser in (self.parser, self._parser(self.command)):
+            parser.prog = f"lit-llm {self.command}"
+
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         """Only the command asked for: each has a parser of its own, which takes time to build."""
         return {self.command: LightningCLI.subcommands()[self.command]}
 
     def add_arguments_to_parser(self, parser: Any) -> None:
         """Say once what data and model must agree on; on instantiate, for a link on parse reaches no checkpoint."""
-        for name in ("vocab_size", "block_size"):
+        for name in LINKED:
             target = f"model.init_args.backbone.init_args.{name}"
             parser.link_arguments(f"data.{name}", target, apply_on="instantiate")
+
+    def parse_arguments(self, parser: Any, args: Any) -> None:
+        """Parse, and refuse a seed before it is used."""
+        super().parse_arguments(parser, args)
+        seed = self.config[self.command].seed_everything
+        if not isinstance(seed, bool) and not 0 <= seed <= MAX_SEED:
+            raise ValueError(f"--seed_everything {seed} cannot be: it lies in [0, {MAX_SEED}]")
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: Lightning's version lets the checkpoint's settings override what the user says."""
 
     def before_instantiate_classes(self) -> None:
-        """Refuse what would fail late, leak, or silently start from scratch."""
+        """Refuse what would fail late, leak, be ignored, or silently start from scratch."""
         config = self.config[self.command]
-        for key in list(config.keys()):
-            name = str(key).rpartition(".")[2]
-            if SECRET.search(name) and isinstance(config[key], str):
+        values = dict(_flat(config.clone().as_dict()))
+        if name := secret_name(values):
+            raise ValueError(
+                f"'{name}' holds a secret, and the configuration is written into the run folder; give it in the "
+                "environment instead (the hub reads HF_TOKEN)"
+            )
+        for name in LINKED:
+            if f"model.backbone.{name}" in values:
                 raise ValueError(
-                    f"'{key}' is a secret, and the configuration is written into the run folder; give it "
-                    "in the environment instead (the hub reads HF_TOKEN)"
+                    f"--model.backbone.{name} follows from the data; set what it follows from under --data"
                 )
-        config.ckpt_path = self._checkpoint(config.get("ckpt_path"), config)
+        for name in ("log_every_n_steps", "accumulate_grad_batches"):
+            if (number := values.get(f"trainer.{name}")) is not None and number < 1:
+                raise ValueError(f"--trainer.{name} {number} cannot be: it is at least 1")
+        if config.get("ckpt_path") is not None:
+            config.ckpt_path = self._find_checkpoint(config.ckpt_path, config.trainer.get("logger"))
+            self.checkpoint = read_checkpoint(config.ckpt_path)
+        elif self.command != "fit":
+            raise ValueError(f"{self.command} needs --ckpt_path: a file, a run folder, 'best' or 'last'")
 
-    def _checkpoint(self, path: str | None, config: Any) -> str | None:
-        if path is None:
-            if self.command != "fit":
-                raise ValueError(f"{self.command} needs --ckpt_path: a file, 'best' or 'last'")
-            return None
+    def _find_checkpoint(self, path: str, logger: Any) -> str:
+        names = ("last", "best") if self.command == "fit" else ("best", "last")
         if "://" in path:
             raise ValueError(f"--ckpt_path '{path}' is not a file; download it first")
-        if path in ("best", "last"):
-            logger = config.trainer.get("logger")
-            folder = logger.init_args.get("save_dir", "logs"), logger.init_args.get("name", "run")
-            path = str(find_checkpoint(Path(*folder), (path,)))
-        return path
+        if path not in names:
+            return str(find_checkpoint(path, names))
+        settings = getattr(logger, "init_args", None)
+        if settings is None or "save_dir" not in settings or "name" not in settings:
+            raise ValueError(
+                f"--ckpt_path {path} looks among the runs of --trainer.logger, which names none; give a path"
+            )
+        return str(find_checkpoint(Path(settings.save_dir, settings.name), (path,)))
+
+    def instantiate_classes(self) -> None:
+        """Build what the config names; what refuses its settings tells why, whoever wrote it."""
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            raise ValueError(str(reason(error))) from error
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Build the Trainer, without the callbacks that another setting turns off; Lightning would refuse both."""
+        settings = self.config_init[self.command].trainer
+        for name, kind in TURNED_OFF_BY.items():
+            if settings.get(name) is False and isinstance(settings.callbacks, list):
+                settings.callbacks = [callback for callback in settings.callbacks if not isinstance(callback, kind)]
+        try:
+            return super().instantiate_trainer(**kwargs)
+        except TypeError as error:  # as it refuses some values
+            raise ValueError(str(error)) from error
 
     def after_instantiate_classes(self) -> None:
-        """Refuse a checkpoint of another module, or whose weights do not fit the model of the config."""
-        path = self.config[self.command].ckpt_path
-        if path is None:
+        """Refuse, before any text is read, an optimizer that cannot be made and a checkpoint that does not belong."""
+        lr_scheduler = self._try_optimizer() if self.command == "fit" else None
+        if self.checkpoint is None:
             return
-        checkpoint, wanted = read_checkpoint(path), type(self.model)
-        wrote = module_class(checkpoint)
+        path, wanted = self.config[self.command].ckpt_path, type(self.model)
+        wrote = module_class(self.checkpoint)
         if wrote is not None and wrote is not wanted:
             raise ValueError(
                 f"'{path}' is a checkpoint of {wrote.__qualname__}, and the config names "
                 f"{wanted.__qualname__}; --ckpt_path only goes on with the run it came from"
             )
-        if problems := misfits(self.model, checkpoint["state_dict"]):
+        if problems := misfits(self.model, self.checkpoint["state_dict"]):
             raise ValueError(
                 f"the weights in '{path}' do not fit the model of the config ({problems}); "
                 "use the config.yaml that lies in the run folder of the checkpoint"
             )
+        if self.command == "fit":
+            self._refuse_undone(path, lr_scheduler)
         self.config_init[self.command].ckpt_path = path
-        print(f"{self.command} with the checkpoint {path}", file=sys.stderr)
+        self.checkpoint = None
+        if self.trainer.is_global_zero:
+            print(f"{self.command} with the checkpoint {path}", file=sys.stderr)
+
+    def _try_optimizer(self) -> Any:
+        """The schedule of an optimizer made to see whether it can be; finding out after tokenizing may take hours."""
+        try:
+            made = self.model.configure_optimizers()
+        except ValueError as error:
+            raise ValueError(f"the optimizer cannot be made: {error}") from error
+        except RuntimeError:  # one that asks for its trainer, which it has only later
+            return None
+        return made["lr_scheduler"]["scheduler"] if isinstance(made, dict) and "lr_scheduler" in made else None
+
+    def _refuse_undone(self, path: str, lr_scheduler: Any) -> None:
+        """Refuse settings of the optimizer that its state in the checkpoint would silently set back."""
+        assert self.checkpoint is not None
+        saved, wanted = self.checkpoint["hyper_parameters"], self.config_dump["model"]["init_args"]
+        if "optimizer" not in saved:  # a module made in Python does not say
+            return
+        names = ["optimizer"]
+        # The factors of a LambdaLR are no part of its state: there the config counts, and a run can be made longer.
+        if not (saved.get("lr_scheduler") and isinstance(lr_scheduler, LambdaLR)):
+            names.append("lr_scheduler")
+        old, new = (dict(_flat({name: settings.get(name) for name in names})) for settings in (saved, wanted))
+        for key in [*new, *(old.keys() - new.keys())]:
+            if old.get(key) != new.get(key) and key.rpartition(".")[2] not in HOW_NOT_WHAT:
+                raise ValueError(
+                    f"'{path}' brings model.{key} back to {old.get(key)}, and the config says {new.get(key)}; "
+                    "leave it as it was, or start a new run"
+                )
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        try:
+            super()._run_subcommand(subcommand)
+        except BrokenPipeError as error:  # unlike for a text, whose reader has had enough
+            raise RuntimeError("the reader of the progress has left, and the run stopped with it") from error
+
+    def predict(self, **kwargs: Any) -> None:
+        """Write the predictions, a list with one tensor a batch, into the run folder."""
+        predictions = self.trainer.predict(**kwargs)
+        if predictions and self.trainer.is_global_zero and self.trainer.log_dir:
+            path = Path(self.trainer.log_dir) / "predictions.pt"
+            torch.save(predictions, path)
+            print(f"wrote {path}", file=sys.stderr)

@@ -2,8 +2,9 @@
 
 from torch import Tensor, nn
 
+from lit_llm.backbone.context import Context
 from lit_llm.backbone.gpt import Block
-from lit_llm.backbone.layers import Context, NormFactory
+from lit_llm.backbone.layers import NormFactory
 
 
 class PostNormBlock(Block):
@@ -19,8 +20,8 @@ class PostNormBlock(Block):
 
     def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
         """Maps (B, T, C) to (B, T, C)."""
-        x = x + self.dropout(self.norm_1(self.attention(x, context)))
-        return x + self.dropout(self.norm_2(self.mlp(x)))
+        x = x + self.dropout(self.norm_1(self.attention(x, context).to(x.dtype)))  # autocast made it bfloat16
+        return x + self.dropout(self.norm_2(self.mlp(x).to(x.dtype)))
 
 
 class SandwichBlock(Block):
@@ -42,8 +43,8 @@ class SandwichBlock(Block):
 
     def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
         """Maps (B, T, C) to (B, T, C)."""
-        x = x + self.dropout(self.post_norm_1(self.attention(self.norm_1(x), context)))
-        return x + self.dropout(self.post_norm_2(self.mlp(self.norm_2(x))))
+        x = x + self.dropout(self.post_norm_1(self.attention(self.norm_1(x), context).to(x.dtype)))  # see above
+        return x + self.dropout(self.post_norm_2(self.mlp(self.norm_2(x)).to(x.dtype)))
 
 
 class ParallelBlock(Block):

@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from lit_llm.backbone.layers import MLP, CausalSelfAttention, Context, Embedding, Head, NormFactory
+from lit_llm.backbone.context import Context
+from lit_llm.backbone.layers import MLP, CausalSelfAttention, Embedding, Head, NormFactory
 
 AttentionFactory = Callable[[int, int], nn.Module]  # n_embd, n_head
 MLPFactory = Callable[[int], nn.Module]  # n_embd
@@ -100,13 +101,19 @@ class GPT(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """GPT-2's: normal(0, 0.02); layers that write to the residual stream (`proj`) 1/sqrt(2 n_layer) of that."""
+        """GPT-2's: normal(0, 0.02); layers that write to the residual stream (`proj`) 1/sqrt(2 n_layer) of that.
+
+        Norms start anew in their own way, so that a model made on the meta device needs no more than `to_empty` and
+        this.
+        """
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 residual = name.endswith(".proj")
                 nn.init.normal_(module.weight, std=0.02 / math.sqrt(2 * len(self.blocks)) if residual else 0.02)
                 if (bias := getattr(module, "bias", None)) is not None:
                     nn.init.zeros_(bias)
+            elif (reset := getattr(module, "reset_parameters", None)) is not None:
+                reset()
         for module in self.modules():
             if module is not self and (own_way := getattr(module, "init_weights", None)) is not None:
                 own_way()  # a part that starts in its own way says so by a method of this name
@@ -121,8 +128,11 @@ class GPT(nn.Module):
 
     def forward(self, idx: Tensor, context: Context | None = None) -> Tensor:
         """Maps (B, T) to (B, T, V)."""
-        logits = self.head(self.hidden_states(idx, context), self.embedding.tokens.weight)
-        return logits[..., : self.vocab_size]
+        return self.logits(self.hidden_states(idx, context))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Maps (..., C), all hidden states or those that matter, to (..., V)."""
+        return self.head(hidden, self.embedding.tokens.weight)[..., : self.vocab_size]
 
     def num_parameters(self) -> int:
         """Parameters, a tied table counted once."""
@@ -131,9 +141,9 @@ class GPT(nn.Module):
     def flops_per_token(self) -> int:
         """Forward and backward at full context: 6 N + 12 n_layer n_embd block_size (PaLM, appendix B).
 
-        N leaves out the positions, which are looked up, not multiplied. https://arxiv.org/abs/2204.02311
+        N counts what is multiplied: blocks, norm and output layer, but no table in which vectors are only looked up.
+        https://arxiv.org/abs/2204.02311
         """
-        positions = self.embedding.positions
-        looked_up = positions.weight.numel() if positions is not None else 0
-        width = self.embedding.tokens.embedding_dim
-        return 6 * (self.num_parameters() - looked_up) + 12 * len(self.blocks) * width * self.block_size
+        table = self.embedding.tokens.weight  # the output layer is as large, tied or not
+        multiplied = table.numel() + sum(p.numel() for part in (self.blocks, self.norm) for p in part.parameters())
+        return 6 * multiplied + 12 * len(self.blocks) * table.shape[1] * self.block_size

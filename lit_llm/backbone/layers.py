@@ -11,48 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lit_llm.backbone.context import Context as Context
 from lit_llm.backbone.rotary import Rotary
 
 NormFactory = Callable[[int], nn.Module]  # width
 ActivationFactory = Callable[[], nn.Module]
 RotaryFactory = Callable[[int], Rotary]  # head_dim
-
-
-class Context:
-    """What one forward pass knows beyond its tokens. One object serves all layers, so each mask is built once.
-
-    Args:
-        documents: (B, T) ids that differ between the documents packed into a row: no token attends across a border,
-            and positions restart at each. None: every row is one document.
-    """
-
-    def __init__(self, documents: Tensor | None = None) -> None:
-        self.documents = documents
-        self.positions = None if documents is None else positions_in_documents(documents)  # (B, T)
-        self._masks: dict[tuple[int, int | None], Tensor] = {}
-
-    def mask(self, length: int, window: int | None, device: torch.device) -> Tensor | None:
-        """(T, T) or (B, 1, T, T) booleans, True where a query may see a key; None where plain causal says it all."""
-        if self.documents is None and (window is None or window >= length):
-            return None
-        if (length, window) not in self._masks:
-            steps = torch.arange(length, device=device)
-            distance = steps[:, None] - steps  # (T, T): query minus key
-            mask = distance >= 0
-            if window is not None:
-                mask &= distance < window
-            if self.documents is not None:
-                mask = mask & (self.documents[:, None, :, None] == self.documents[:, None, None, :])  # (B, 1, T, T)
-            self._masks[length, window] = mask
-        return self._masks[length, window]
-
-
-def positions_in_documents(documents: Tensor) -> Tensor:
-    """(B, T) document ids to (B, T) positions that restart at 0 wherever the id changes along a row."""
-    steps = torch.arange(documents.shape[1], device=documents.device)
-    starts = torch.zeros_like(documents)
-    starts[:, 1:] = steps[1:] * (documents[:, 1:] != documents[:, :-1])
-    return steps - starts.cummax(dim=1).values
 
 
 def attend(
@@ -62,16 +26,20 @@ def attend(
 
     The soft cap (Gemma 2, https://arxiv.org/abs/2408.00118) needs the scores themselves, which no fused kernel shows.
     """
+    # Flash alone takes fewer key-value heads, but neither a mask nor fp32. Asked for those, torch falls back in silence
+    # to a kernel that stores (B, H, T, T); with repeated heads it finds another fused one.
+    flash = softcap is None and mask is None and v.dtype in (torch.float16, torch.bfloat16)
+    groups = q.shape[1] // k.shape[1]
+    if groups > 1 and not flash:
+        k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
     if softcap is None:
         return F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scale, enable_gqa=True
+            q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scale, enable_gqa=flash
         )
-    groups = q.shape[1] // k.shape[1]
-    k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
-    scores = softcap * torch.tanh((q @ k.transpose(-2, -1)) * (scale / softcap))  # (B, H, T, T)
+    scores = softcap * torch.tanh((q @ k.transpose(-2, -1)).float() * (scale / softcap))  # (B, H, T, T)
     if mask is None:
         mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
-    weights = scores.float().masked_fill(~mask, -math.inf).softmax(dim=-1).to(v.dtype)
+    weights = scores.masked_fill(~mask, -math.inf).softmax(dim=-1).to(v.dtype)
     return F.dropout(weights, dropout) @ v
 
 
@@ -96,7 +64,8 @@ class CausalSelfAttention(nn.Module):
         dropout: Probability with which an attention weight is dropped in training.
 
     Raises:
-        ValueError: If n_embd is not divisible by n_head and head_dim is not given, or n_head not by n_kv_head.
+        ValueError: If n_embd is not divisible by n_head and head_dim is not given, or n_head not by n_kv_head;
+            if head_dim or window is below 1, or dropout outside [0, 1].
     """
 
     def __init__(
@@ -120,16 +89,18 @@ class CausalSelfAttention(nn.Module):
             raise ValueError(f"n_embd {n_embd} is not divisible by n_head {n_head}; change one of them or set head_dim")
         if n_kv_head < 1 or n_head % n_kv_head:
             raise ValueError(f"n_head {n_head} is not divisible by n_kv_head {n_kv_head}; choose a divisor")
+        if head_dim is not None and head_dim < 1:
+            raise ValueError(f"head_dim {head_dim} cannot be: a head has at least 1 channel")
         if window is not None and window < 1:
             raise ValueError(f"window {window} sees nothing; it counts the tokens a query sees, itself included")
         self.head_dim = n_embd // n_head if head_dim is None else head_dim
         self.sizes = [n_head * self.head_dim, n_kv_head * self.head_dim, n_kv_head * self.head_dim]
         self.qkv = nn.Linear(n_embd, sum(self.sizes), bias=qkv_bias)
         self.proj = nn.Linear(self.sizes[0], n_embd, bias=out_bias)
-        self.q_norm = qk_norm(self.head_dim) if qk_norm else nn.Identity()
-        self.k_norm = qk_norm(self.head_dim) if qk_norm else nn.Identity()
+        self.q_norm = qk_norm(self.head_dim) if qk_norm else None
+        self.k_norm = qk_norm(self.head_dim) if qk_norm else None
         self.rotary = rotary(self.head_dim) if rotary else None
-        self.window, self.softcap, self.dropout = window, softcap, dropout
+        self.window, self.softcap, self.dropout = window, softcap, nn.Dropout(dropout)
         self.scale = self.head_dim**-0.5 if scale is None else scale
 
     def forward(self, x: Tensor, context: Context | None = None) -> Tensor:
@@ -140,31 +111,41 @@ class CausalSelfAttention(nn.Module):
             part.view(B, T, -1, self.head_dim).transpose(1, 2)  # (B, heads, T, D)
             for part in self.qkv(x).split(self.sizes, dim=-1)
         )
-        q, k = self.q_norm(q), self.k_norm(k)
+        if self.q_norm is not None and self.k_norm is not None:
+            # In the dtype of x: autocast makes q and k bfloat16, and an fp32 RMSNorm of bfloat16 has no fused kernel.
+            q, k = self.q_norm(q.to(x.dtype)).to(v.dtype), self.k_norm(k.to(x.dtype)).to(v.dtype)
         if self.rotary is not None:
-            q, k = self.rotary(q, context.positions), self.rotary(k, context.positions)
+            cos, sin = context.rotation(self.rotary, T, x.device)
+            q, k = self.rotary(q, cos, sin), self.rotary(k, cos, sin)
         mask = context.mask(T, self.window, x.device)
-        y = attend(q, k, v, mask, self.scale, self.softcap, self.dropout if self.training else 0.0)
+        y = attend(q, k, v, mask, self.scale, self.softcap, self.dropout.p if self.training else 0.0)
         return self.proj(y.transpose(1, 2).reshape(B, T, -1))
 
 
+# Both MLPs call their own usual choice None: a config that names another class keeps the arguments of the class before
+# wherever they fit, its defaults as well, and GPT-2's GELU and biases are not meant for Llama's MLP.
 class MLP(nn.Module):
     """Two linear layers with an activation between them (GPT-2).
 
     Args:
         n_embd: Width C of the residual stream.
         hidden: Width between the two layers. None: 4 * n_embd.
-        activation: The activation between them.
-        bias: Whether the layers have biases.
+        activation: The activation between them. None: `torch.nn.GELU`.
+        bias: Whether the layers have biases. None: yes.
     """
 
     def __init__(
-        self, n_embd: int, hidden: int | None = None, activation: ActivationFactory = nn.GELU, bias: bool = True
+        self,
+        n_embd: int,
+        hidden: int | None = None,
+        activation: ActivationFactory | None = None,
+        bias: bool | None = None,
     ) -> None:
         super().__init__()
-        hidden = hidden or 4 * n_embd
+        hidden = 4 * n_embd if hidden is None else hidden
+        bias = True if bias is None else bias
         self.fc = nn.Linear(n_embd, hidden, bias=bias)
-        self.activation = activation()
+        self.activation = (activation or nn.GELU)()
         self.proj = nn.Linear(hidden, n_embd, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -178,17 +159,22 @@ class GatedMLP(nn.Module):
     Args:
         n_embd: Width C of the residual stream.
         hidden: Width of the gate. None: 8/3 * n_embd rounded up to a multiple of 32, as many weights as MLP's default.
-        activation: The activation of the gate.
-        bias: Whether the layers have biases.
+        activation: The activation of the gate. None: `torch.nn.SiLU`.
+        bias: Whether the layers have biases. None: no.
     """
 
     def __init__(
-        self, n_embd: int, hidden: int | None = None, activation: ActivationFactory = nn.SiLU, bias: bool = False
+        self,
+        n_embd: int,
+        hidden: int | None = None,
+        activation: ActivationFactory | None = None,
+        bias: bool | None = None,
     ) -> None:
         super().__init__()
-        hidden = hidden or -(-8 * n_embd // 96) * 32
+        hidden = -(-8 * n_embd // 96) * 32 if hidden is None else hidden
+        bias = False if bias is None else bias
         self.fc = nn.Linear(n_embd, 2 * hidden, bias=bias)  # gate and up in one matrix product
-        self.activation = activation()
+        self.activation = (activation or nn.SiLU)()
         self.proj = nn.Linear(hidden, n_embd, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -248,7 +234,7 @@ class Embedding(nn.Module):
         x = self.tokens(idx)
         if self.scale != 1.0:
             # In the embedding's dtype, as Gemma was trained: in bfloat16 the rounded factor is part of the model.
-            x = x * torch.tensor(self.scale, dtype=x.dtype, device=x.device)
+            x = x * x.new_full((), self.scale)
         if self.positions is not None:
             T, rows = idx.shape[1], self.positions.num_embeddings
             if rows < T:

@@ -20,36 +20,22 @@ class Rotary(nn.Module):
 
     def __init__(self, head_dim: int, theta: float = 10_000.0, fraction: float = 1.0) -> None:
         super().__init__()
-        self.dim, self.theta = int(head_dim * fraction), theta
-        if self.dim < 2 or self.dim % 2 or self.dim > head_dim:
+        dim = int(head_dim * fraction)
+        if dim < 2 or dim % 2 or dim > head_dim:
             raise ValueError(
-                f"rotary fraction {fraction} of head_dim {head_dim} rotates {self.dim} channels; "
+                f"rotary fraction {fraction} of head_dim {head_dim} rotates {dim} channels; "
                 "choose a fraction in (0, 1] that gives an even number of them"
             )
-        # Not a buffer: a cast of the model to bfloat16 must not round the angles, and checkpoints need no table.
-        self._table: tuple[Tensor, Tensor] | None = None
+        # Radians per position. Plain numbers: a cast of the model to bfloat16 must not round the angles, checkpoints
+        # need no table, and layers that turn alike find the same one in the Context.
+        self.frequencies = tuple(theta ** (-channel / dim) for channel in range(0, dim, 2))
 
-    def frequencies(self, device: torch.device) -> Tensor:
-        """(dim / 2,) radians per position, in fp32."""
-        return self.theta ** -(torch.arange(0, self.dim, 2, dtype=torch.float32, device=device) / self.dim)
-
-    def cos_sin(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """(..., T) positions to two (..., T, dim / 2) tables."""
-        angles = positions[..., None].float() * self.frequencies(positions.device)
-        return angles.cos(), angles.sin()
-
-    def forward(self, x: Tensor, positions: Tensor | None = None) -> Tensor:
-        """Maps (B, H, T, D) to (B, H, T, D). positions: (B, T); None counts from 0."""
-        if positions is not None:
-            cos, sin = self.cos_sin(positions[:, None])  # (B, 1, T, dim / 2)
-        else:
-            if self._table is None or len(self._table[0]) < x.shape[2] or self._table[0].device != x.device:
-                with torch.inference_mode(False):  # a table made while validating must serve the next backward
-                    self._table = self.cos_sin(torch.arange(x.shape[2], device=x.device))
-            cos, sin = (table[: x.shape[2]] for table in self._table)  # (T, dim / 2)
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Maps (B, H, T, D) to (B, H, T, D). cos, sin: of the angles, (T, dim / 2) or (B, 1, T, dim / 2)."""
+        half = len(self.frequencies)
         cos, sin = cos.to(x.dtype), sin.to(x.dtype)
-        a, b = x[..., : self.dim // 2], x[..., self.dim // 2 : self.dim]
-        return torch.cat((a * cos - b * sin, b * cos + a * sin, x[..., self.dim :]), dim=-1)
+        a, b, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
+        return torch.cat((a * cos - b * sin, b * cos + a * sin, rest), dim=-1)
 
 
 class LinearRotary(Rotary):
@@ -64,11 +50,7 @@ class LinearRotary(Rotary):
 
     def __init__(self, head_dim: int, theta: float = 10_000.0, fraction: float = 1.0, factor: float = 1.0) -> None:
         super().__init__(head_dim, theta, fraction)
-        self.factor = factor
-
-    def frequencies(self, device: torch.device) -> Tensor:
-        """(dim / 2,) radians per position, in fp32."""
-        return super().frequencies(device) / self.factor
+        self.frequencies = tuple(frequency / factor for frequency in self.frequencies)
 
 
 class Llama3Rotary(Rotary):
@@ -81,6 +63,9 @@ class Llama3Rotary(Rotary):
         low_freq_factor: Where the stretch is complete, in turns per original context.
         high_freq_factor: Where the stretch begins, in turns per original context; between the two it is blended.
         original_block_size: Context in tokens that the model was first trained with.
+
+    Raises:
+        ValueError: If `high_freq_factor` is not above `low_freq_factor`.
     """
 
     def __init__(
@@ -93,13 +78,13 @@ class Llama3Rotary(Rotary):
         original_block_size: int = 8192,
     ) -> None:
         super().__init__(head_dim, theta)
-        self.factor, self.original_block_size = factor, original_block_size
-        self.low_freq_factor, self.high_freq_factor = low_freq_factor, high_freq_factor
+        if high_freq_factor <= low_freq_factor:
+            raise ValueError(f"high_freq_factor {high_freq_factor} is not above low_freq_factor {low_freq_factor}")
 
-    def frequencies(self, device: torch.device) -> Tensor:
-        """(dim / 2,) radians per position, in fp32."""
-        frequencies = super().frequencies(device)
-        turns = self.original_block_size * frequencies / (2 * math.pi)  # per original context
-        keep = (turns - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor)
-        keep = keep.clamp(0.0, 1.0)  # 1: short wavelength, as it was; 0: long wavelength, stretched
-        return frequencies * (keep + (1 - keep) / self.factor)
+        def stretched(frequency: float) -> float:
+            turns = original_block_size * frequency / (2 * math.pi)  # per original context
+            keep = (turns - low_freq_factor) / (high_freq_factor - low_freq_factor)
+            keep = min(max(keep, 0.0), 1.0)  # 1: short wavelength, as it was; 0: long wavelength, stretched
+            return frequency * (keep + (1 - keep) / factor)
+
+        self.frequencies = tuple(map(stretched, self.frequencies))

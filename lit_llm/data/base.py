@@ -41,6 +41,10 @@ class TextDataModule(LightningDataModule):
         """UTF-8 bytes for each token of a split; None where unknown."""
         return None
 
+    def sample_prompts(self) -> list[str]:
+        """Beginnings of held-out texts, for a model to continue as it learns."""
+        return []
+
     def reference_losses(self) -> dict[str, float]:
         """Losses that a model is to be compared with, by name."""
         return {}

@@ -3,13 +3,14 @@
 import base64
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import tiktoken
 
-from lit_llm.data.tokenizer import Tokenizer
+from lit_llm.data.tokenizer import Tokenizer, well_formed
 
 END_OF_TEXT = "<|endoftext|>"
 # Llama 3's rule for cutting text into words: exporters recognise it, which a rule of our own would not be.
@@ -17,6 +18,10 @@ PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+# GPT-2's own rule: what the `tokenizers` library means by a byte-level pre-tokenizer without a pattern.
+GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+# Where tokenizer files differ: case and contractions, digits, white space, marks that some compose, scripts, symbols.
+PROBE = "I'll WE'RE don't (x_1+=2**10)  1234567.89\t\tnaïve cafe\u0301 ﬁ Ⅷ \r\n\n  日本語 हिन्दी עִבְרִית 🙂👩‍🚀 “…”   \n "
 
 
 class _TiktokenBased(Tokenizer):
@@ -42,15 +47,15 @@ class _TiktokenBased(Tokenizer):
 
     def encode(self, text: str) -> np.ndarray:
         """Ids of a text; `<|endoftext|>` in it is plain text."""
-        try:
-            return self.encoding.encode_to_numpy(text, disallowed_special=())
-        except UnicodeEncodeError:  # a lone surrogate is no Unicode text; U+FFFD stands for it, as in tiktoken
-            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-            return self.encoding.encode_to_numpy(text, disallowed_special=())
+        return self.encoding.encode_to_numpy(well_formed(text), disallowed_special=())
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
-        """The bytes of the ids; control tokens are spelt out."""
-        return self.encoding.decode_bytes(list(ids))
+        """The bytes of the ids; control tokens are spelt out, and an id that the vocabulary leaves free is silent."""
+        parts = []
+        for i in ids:
+            with suppress(KeyError):
+                parts.append(self.encoding.decode_single_token_bytes(i))
+        return b"".join(parts)
 
     def state(self) -> dict[str, Any]:
         """Pattern, ranks (one base64 token and its rank a line, tiktoken's file format) and control tokens."""
@@ -98,10 +103,6 @@ class Tiktoken(_TiktokenBased):
                 "download (--data.tokenizer BPE or Bytes)"
             ) from error
 
-    def settings(self) -> str:
-        """The name."""
-        return self.name
-
 
 class BPE(_TiktokenBased):
     """Byte-level BPE learned from the corpus itself (Sennrich et al., 2016, https://arxiv.org/abs/1508.07909).
@@ -145,10 +146,6 @@ class TokenizerFile(_TiktokenBased):
             raise ValueError(f"cannot read the tokenizer file '{path}': {error}") from error
         self._use(encoding_from_json(content, path))
 
-    def settings(self) -> str:
-        """The path; what counts is the content, which the fingerprint holds."""
-        return self.path
-
 
 def train_bpe(texts: Iterable[str], vocab_size: int, special_tokens: Sequence[str] = (END_OF_TEXT,)) -> str:
     """Train a byte-level BPE with the `tokenizers` library.
@@ -160,6 +157,9 @@ def train_bpe(texts: Iterable[str], vocab_size: int, special_tokens: Sequence[st
 
     Returns:
         The content of a `tokenizer.json`.
+
+    Raises:
+        ValueError: If the text itself gives a token that is spelt like a special one.
     """
     from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
     from tokenizers import Tokenizer as HuggingFaceTokenizer
@@ -175,6 +175,9 @@ def train_bpe(texts: Iterable[str], vocab_size: int, special_tokens: Sequence[st
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
+    for token in special_tokens:
+        if tokenizer.token_to_id(token) is not None:
+            raise ValueError(f"the special token '{token}' is an ordinary one of this text; spell it as in <|{token}|>")
     tokenizer.add_special_tokens(list(special_tokens))
     return tokenizer.to_str(pretty=True)
 
@@ -183,25 +186,37 @@ def encoding_from_json(content: str, path: str = "tokenizer.json") -> tiktoken.E
     """The tiktoken encoding that gives the same ids as a byte-level BPE of the `tokenizers` library.
 
     Raises:
-        ValueError: If the content is something else.
+        ValueError: If the content is something else, or tiktoken would give other ids.
     """
+    from tokenizers import Tokenizer as HuggingFaceTokenizer
+
     try:
         data = json.loads(content)
-        vocab, added = data["model"]["vocab"], data["added_tokens"]
-        special = {token["content"]: token["id"] for token in added}
+        special = {token["content"]: token["id"] for token in data["added_tokens"]}
         byte_of = {char: byte for byte, char in enumerate(_byte_alphabet())}
-        ranks = {bytes(byte_of[char] for char in token): i for token, i in vocab.items() if token not in special}
-        pattern = next(step["pattern"]["Regex"] for step in _steps(data["pre_tokenizer"]) if step["type"] == "Split")
-        return tiktoken.Encoding(Path(path).stem, pat_str=pattern, mergeable_ranks=ranks, special_tokens=special)
-    except (json.JSONDecodeError, KeyError, TypeError, StopIteration, AssertionError) as error:
+        vocab = {token: i for token, i in data["model"]["vocab"].items() if token not in special}
+        ranks = {bytes(byte_of[char] for char in token): i for token, i in vocab.items()}
+        if missing := [byte for byte in range(256) if bytes([byte]) not in ranks]:
+            raise ValueError(f"the byte {missing[0]} has no token")
+        pattern = _pattern(data["pre_tokenizer"])
+        encoding = tiktoken.Encoding(Path(path).stem, pat_str=pattern, mergeable_ranks=ranks, special_tokens=special)
+        theirs = HuggingFaceTokenizer.from_str(content).encode(PROBE, add_special_tokens=False).ids
+    except Exception as error:  # the `tokenizers` library raises bare ones
         raise ValueError(
-            f"'{path}' is no byte-level BPE with a regular expression (tokenizer.json); "
+            f"'{path}' is no byte-level BPE (a tokenizer.json) that can be read ({type(error).__name__}: {error}); "
             "`lit-llm tokenizer train` writes one"
         ) from error
+    if encoding.encode_ordinary(PROBE) != theirs:
+        raise ValueError(
+            f"'{path}' prepares or merges text in a way that tiktoken does not know: it would give other ids than "
+            "the `tokenizers` library; use a byte-level BPE without a normalizer"
+        )
+    return encoding
 
 
-def _steps(pre_tokenizer: dict[str, Any]) -> list[dict[str, Any]]:
-    return pre_tokenizer["pretokenizers"] if pre_tokenizer["type"] == "Sequence" else [pre_tokenizer]
+def _pattern(pre_tokenizer: dict[str, Any]) -> str:
+    steps = pre_tokenizer["pretokenizers"] if pre_tokenizer["type"] == "Sequence" else [pre_tokenizer]
+    return next((step["pattern"]["Regex"] for step in steps if step["type"] == "Split"), GPT2_PATTERN)
 
 
 def _byte_alphabet() -> list[str]:

@@ -3,13 +3,11 @@
 import os
 from pathlib import Path
 
-from torch.utils.data import DataLoader
-
 from lit_llm.data.base import TextDataModule
 from lit_llm.data.sources import Reading, Source
 from lit_llm.data.tokenizer import Tokenizer
 from lit_llm.data.tokens import Corpus, cache_folder, corpus_folder, open_corpus, prepare
-from lit_llm.data.windows import BatchOrder, TrainLoader, Windows, make_loader
+from lit_llm.data.windows import Loader, TrainLoader, Windows
 
 
 class Pretraining(TextDataModule):
@@ -54,17 +52,16 @@ class Pretraining(TextDataModule):
         super().__init__(tokenizer, block_size, batch_size)
         if stride is not None and stride < 1:
             raise ValueError(f"stride {stride} cannot be: it is at least 1")
-        if min(val_fraction, test_fraction) < 0 or not val_fraction + test_fraction < 1:
-            raise ValueError(f"val_fraction {val_fraction} and test_fraction {test_fraction} leave nothing to train on")
-        if mask_documents and tokenizer.is_fitted and tokenizer.end_of_text is None:
-            raise ValueError("mask_documents needs a tokenizer with an end-of-text token, which marks the borders")
+        if not (val_fraction >= 0 and test_fraction >= 0 and val_fraction + test_fraction < 1):
+            raise ValueError(
+                f"val_fraction {val_fraction} and test_fraction {test_fraction} cannot be: none is negative, "
+                "and something is left to train on"
+            )
         self.source = Source(source, reading)
-        self.stride, self.fractions, self.mask_documents = (
-            stride or block_size,
-            (val_fraction, test_fraction),
-            mask_documents,
-        )
-        self.num_workers = num_workers
+        self.stride, self.fractions = stride or block_size, (val_fraction, test_fraction)
+        self.mask_documents, self.num_workers = mask_documents, num_workers
+        if tokenizer.is_fitted:
+            self._border()
         cache = Path(cache_dir).expanduser() if cache_dir else cache_folder()
         self.folder = corpus_folder(self.source, tokenizer, *self.fractions, cache)
         self._corpus: Corpus | None = None
@@ -98,12 +95,22 @@ class Pretraining(TextDataModule):
         names = ("unigram_loss", "bigram_loss")
         return {name: self.corpus.meta[name] for name in names if self.corpus.meta[name] is not None}
 
+    def sample_prompts(self, count: int = 3, length: int = 16) -> list[str]:
+        """A few short stretches of the validation text."""
+        tokens = self.corpus.tokens("val")
+        starts = range(0, max(len(tokens) - length, 0), max(len(tokens) // count, 1))
+        return [self.tokenizer.decode(tokens[start : start + length].tolist()) for start in starts[:count]]
+
+    def _border(self) -> int | None:
+        """The id that ends a document, if that is to matter."""
+        if self.mask_documents and self.tokenizer.end_of_text is None:
+            raise ValueError("mask_documents needs a tokenizer with an end-of-text token, which marks the borders")
+        return self.tokenizer.end_of_text if self.mask_documents else None
+
     def _windows(self, split: str) -> Windows:
-        tokens = self.corpus.tokens(split)
-        training = split == "train"
-        border = self.tokenizer.end_of_text if self.mask_documents else None
+        tokens, border, training = self.corpus.tokens(split), self._border(), split == "train"
+        stride = self.stride if training else self.block_size
         try:
-            stride = self.stride if training else self.block_size
             return Windows(tokens, self.block_size, stride, self.vocab_size, border, to_the_end=not training)
         except ValueError as error:
             raise ValueError(f"{split} split of '{self.source}': {error}") from error
@@ -113,11 +120,11 @@ class Pretraining(TextDataModule):
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0))  # of seed_everything
         return TrainLoader(self._windows("train"), self.batch_size, seed, *self._place(), self.num_workers)
 
-    def val_dataloader(self) -> DataLoader | list:
+    def val_dataloader(self) -> Loader | list:
         """The validation text from beginning to end; nothing where none is held out."""
         return self._whole("val") if self.fractions[0] else []
 
-    def test_dataloader(self) -> DataLoader:
+    def test_dataloader(self) -> Loader:
         """The test text from beginning to end.
 
         Raises:
@@ -127,15 +134,12 @@ class Pretraining(TextDataModule):
             raise ValueError("no text is held out for testing; set --data.test_fraction, and train with it")
         return self._whole("test")
 
-    def predict_dataloader(self) -> DataLoader:
+    def predict_dataloader(self) -> Loader:
         """The validation text from beginning to end."""
         return self._whole("val")
 
-    def _whole(self, split: str) -> DataLoader:
-        windows = self._windows(split)
-        rank, world_size = self._place()
-        order = BatchOrder(len(windows), self.batch_size, rank=rank, world_size=world_size)
-        return make_loader(windows, order, self.num_workers)
+    def _whole(self, split: str) -> Loader:
+        return Loader(self._windows(split), self.batch_size, *self._place(), self.num_workers)
 
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

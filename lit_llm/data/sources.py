@@ -1,15 +1,22 @@
 """Where text comes from: files, folders, globs, Hugging Face data sets, Python's own standard library."""
 
+import codecs
 import glob
 import gzip
+import io
 import json
 import re
 import sysconfig
+import zlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
+
+from lit_llm.data.tokenizer import well_formed
 
 PLAIN = {".txt", ".md", ".py", ".rst"}
 SUFFIXES = (*sorted(PLAIN), ".jsonl", ".jsonl.gz", ".parquet")
@@ -17,7 +24,7 @@ PIECE = 1 << 19  # characters: small enough to keep memory flat, large enough th
 
 
 class Document(NamedTuple):
-    """One text; `pieces` gives it in order, as often as asked."""
+    """One text; `pieces` gives it in order, as often as asked. All of it can be written in UTF-8."""
 
     name: str
     pieces: Callable[[], Iterable[str]]
@@ -34,6 +41,9 @@ class Reading:
         split: Split of a Hugging Face data set.
         streaming: Whether a Hugging Face data set is read without downloading it first.
         max_documents: Documents to read at most, from each source. None: all.
+
+    Raises:
+        ValueError: If `max_documents` is less than 1.
     """
 
     text_field: str = "text"
@@ -42,6 +52,10 @@ class Reading:
     split: str = "train"
     streaming: bool = False
     max_documents: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_documents is not None and self.max_documents < 1:
+            raise ValueError(f"max_documents {self.max_documents} cannot be: it is at least 1, or null for all")
 
 
 class Source:
@@ -71,13 +85,11 @@ class Source:
     def __iter__(self) -> Iterator[Document]:
         for name, files in self._files.items():
             documents = _from_hub(name, self.reading) if files is None else _from_files(files, self.reading)
-            for number, document in enumerate(documents):
-                if number == self.reading.max_documents:
-                    break
-                yield document
+            yield from islice(documents, self.reading.max_documents)
 
     def __str__(self) -> str:
-        return ", ".join(self.names)
+        rest = [f"{len(self.names) - 3} more"] if len(self.names) > 3 else []
+        return ", ".join(self.names[:3] + rest)
 
 
 def _files(name: str) -> list[Path] | None:
@@ -95,8 +107,8 @@ def _files(name: str) -> list[Path] | None:
         files = sorted(Path(p) for p in glob.glob(str(path), recursive=True) if Path(p).is_file())
         if not files:
             raise ValueError(f"no file matches '{name}'")
-    elif name.endswith(SUFFIXES) or not re.fullmatch(r"[\w-][\w.-]*(/[\w-][\w.-]*)?", name):
-        raise ValueError(f"the file or folder '{name}' does not exist")
+    elif name.endswith(SUFFIXES) or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):
+        raise ValueError(f"the file or folder '{name}' does not exist (a Hugging Face data set is named owner/name)")
     else:
         return None
     for file in files:
@@ -117,22 +129,35 @@ def _from_files(files: list[Path], reading: Reading) -> Iterator[Document]:
         if path.suffix in PLAIN:
             yield Document(str(path), partial(_read_plain, path, reading.encoding))
         elif path.suffix == ".parquet":
-            yield from _rows(str(path), _parquet_rows(path), reading.text_field)
+            yield from _rows(str(path), _parquet_rows(path, reading.text_field), reading.text_field)
         else:
             yield from _rows(str(path), _json_lines(path), reading.text_field)
 
 
+def _from_hub(name: str, reading: Reading) -> Iterator[Document]:
+    return _rows(name, _hub_rows(name, reading), reading.text_field)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(f"cannot read '{path}': {error.strerror or error}") from error
+
+
 def _read_plain(path: Path, encoding: str) -> Iterator[str]:
     try:
-        with open(path, encoding="utf-8-sig" if encoding == "utf-8" else encoding, newline="") as file:
-            yield from cut(file)
+        codec = codecs.lookup(encoding).name
+        with _readable(path), open(path, encoding="utf-8-sig" if codec == "utf-8" else codec, newline="") as file:
+            yield from map(well_formed, cut(file))
     except UnicodeDecodeError as error:
         raise ValueError(
             f"'{path}' is not {encoding} (byte 0x{error.object[error.start]:02x}: {error.reason}); name "
             "its encoding, for example --data.reading.encoding latin-1"
         ) from error
     except LookupError as error:
-        raise ValueError(f"there is no encoding '{encoding}'") from error
+        raise ValueError(f"there is no encoding '{encoding}' of text") from error
 
 
 def cut(file: IO[str], size: int = PIECE) -> Iterator[str]:
@@ -159,26 +184,30 @@ def cut(file: IO[str], size: int = PIECE) -> Iterator[str]:
 def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
     number = 0
     try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
+        with _readable(path), gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
-                    yield number, json.loads(line)
-    except ValueError as error:  # a JSON or a UTF-8 error
+                    yield number, _json(line, path, number)
+    except (EOFError, zlib.error) as error:
+        raise ValueError(f"'{path}' is damaged or cut short after line {number}: {error}") from error
+
+
+def _json(line: bytes, path: Path, number: int) -> Any:
+    try:
+        return json.loads(line)
+    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, or nested without end
         raise ValueError(f"'{path}' line {number} is no JSON: {error}") from error
-    except EOFError as error:
-        raise ValueError(f"'{path}' ends in the middle after line {number}; it was cut short") from error
-    except gzip.BadGzipFile as error:
-        raise ValueError(f"'{path}' is no gzip file") from error
 
 
-def _parquet_rows(path: Path) -> Iterator[tuple[int, Any]]:
+def _parquet_rows(path: Path, field: str) -> Iterator[tuple[int, Any]]:
     import pyarrow
     import pyarrow.parquet
 
     number = 0
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(batch_size=1024):
+        with _readable(path), pyarrow.parquet.ParquetFile(path) as file:
+            columns = [field] if field in file.schema_arrow.names else None  # None: all, to name them in the error
+            for batch in file.iter_batches(batch_size=128, columns=columns):
                 for row in batch.to_pylist():
                     number += 1
                     yield number, row
@@ -186,29 +215,42 @@ def _parquet_rows(path: Path) -> Iterator[tuple[int, Any]]:
         raise ValueError(f"'{path}' is no parquet file, or a damaged one: {error}") from error
 
 
-def _from_hub(name: str, reading: Reading) -> Iterator[Document]:
+def _hub_rows(name: str, reading: Reading) -> Iterator[tuple[int, Any]]:
     import datasets
 
     try:
         rows = datasets.load_dataset(name, reading.subset, split=reading.split, streaming=reading.streaming)
-        yield from _rows(name, enumerate(rows, start=1), reading.text_field)
-    except (OSError, datasets.exceptions.DatasetsError) as error:
+        if reading.text_field in (rows.column_names or ()):
+            rows = rows.select_columns([reading.text_field])
+        yield from enumerate(rows, start=1)
+    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
         # Also where the hub cannot be reached: httpx' and requests' errors end up as ConnectionError, an OSError.
         reason = str(error).strip().split("\n")[0]
+        advice = "set HF_HOME to a folder that can be written" if getattr(error, "filename", None) else "go online"
         raise ValueError(
             f"'{name}' is no file or folder here, and as a Hugging Face data set it could not be loaded: "
-            f"{reason}; go online, or give a local copy by --data.source PATH"
+            f"{reason}; {advice}, or give a local copy by --data.source PATH"
         ) from error
 
 
 def _rows(name: str, rows: Iterable[tuple[int, Any]], field: str) -> Iterator[Document]:
     for number, row in rows:
-        if not isinstance(row, dict) or not isinstance(row.get(field), str):
-            found = ", ".join(f"'{key}'" for key in row) if isinstance(row, dict) else type(row).__name__
+        text = row.get(field) if isinstance(row, dict) else None
+        if not isinstance(text, str):
             raise ValueError(
-                f"'{name}' row {number} has no text in the field '{field}' (it has {found}); "
+                f"'{name}' row {number} has no text in the field '{field}' (it has {_contents(row)}); "
                 "choose another by --data.reading.text_field"
             )
-        text = row[field].removeprefix("\ufeff")
+        text = well_formed(text.removeprefix("\ufeff"))
         if text:
-            yield Document(f"{name} row {number}", partial(tuple, (text,)))
+            yield Document(f"{name} row {number}", partial(_pieces, text))
+
+
+def _contents(row: Any) -> str:
+    if not isinstance(row, dict):
+        return f"a {type(row).__name__}"
+    return ", ".join(f"{type(value).__name__} '{key}'" for key, value in row.items()) or "nothing"
+
+
+def _pieces(text: str) -> Iterable[str]:
+    return (text,) if len(text) <= PIECE else cut(io.StringIO(text))

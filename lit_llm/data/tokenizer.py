@@ -58,6 +58,15 @@ class Tokenizer(ABC):
         return hashlib.sha256(json.dumps(to_state(self), sort_keys=True).encode()).hexdigest()[:16]
 
 
+def well_formed(text: str) -> str:
+    """A text that UTF-8 can hold: a lone surrogate becomes U+FFFD. JSON and the command line can contain some."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
 def to_state(tokenizer: Tokenizer) -> dict[str, Any]:
     """The plain dict that a checkpoint carries."""
     return {"class_path": f"{type(tokenizer).__module__}.{type(tokenizer).__qualname__}", **tokenizer.state()}
@@ -89,7 +98,7 @@ class Bytes(Tokenizer):
 
     def encode(self, text: str) -> np.ndarray:
         """Ids of a text, one a byte."""
-        return np.frombuffer(text.encode("utf-8", errors="replace"), dtype=np.uint8)
+        return np.frombuffer(well_formed(text).encode(), dtype=np.uint8)
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
         """The bytes themselves; the end of a text is silent."""

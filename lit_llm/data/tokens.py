@@ -8,12 +8,12 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +23,11 @@ from tqdm import tqdm
 
 from lit_llm.data.ngrams import ngram_losses
 from lit_llm.data.sources import PIECE, Source
+from lit_llm.data.splits import Piece, Plan
 from lit_llm.data.tokenizer import Tokenizer, from_state, to_state
 
-VERSION = 1  # of the folder's layout: part of the key, so that an older folder is never read
+VERSION = 2  # of what a folder holds: part of the key, so that an older folder is never read
 SPLITS = ("train", "val", "test")
-FEW = 1000  # documents up to which a corpus is split by exact shares of characters
 
 
 @dataclass
@@ -45,20 +45,11 @@ class Corpus:
     tokenizer: Tokenizer
 
     def tokens(self, split: str) -> np.ndarray:
-        """(N,) ids of a split, mapped from disk.
-
-        Raises:
-            ValueError: If the file is not as long as it was written.
-        """
-        path, size = self.folder / f"{split}.bin", self.meta["splits"][split]["tokens"]
+        """(N,) ids of a split, mapped from disk."""
         dtype = np.dtype(self.meta["dtype"])
-        found = path.stat().st_size if path.exists() else 0
-        if found != size * dtype.itemsize:
-            raise ValueError(
-                f"the token file '{path}' has {found} bytes where {size * dtype.itemsize} were written; "
-                f"delete the folder '{self.folder}' and it is made again"
-            )
-        return np.memmap(path, dtype, "r").view(np.ndarray) if size else np.empty(0, dtype)
+        if not self.meta["splits"][split]["tokens"]:
+            return np.empty(0, dtype)  # no file of no bytes can be mapped
+        return np.memmap(self.folder / f"{split}.bin", dtype, "r").view(np.ndarray)
 
     def bytes_per_token(self, split: str) -> float:
         """UTF-8 bytes of text for each token of a split."""
@@ -74,8 +65,10 @@ def cache_folder() -> Path:
 
 def corpus_folder(source: Source, tokenizer: Tokenizer, val_fraction: float, test_fraction: float, cache: Path) -> Path:
     """The folder for a corpus: its name is a fingerprint of sources, tokenizer and settings."""
-    identity = tokenizer.fingerprint() if tokenizer.is_fitted else f"{type(tokenizer).__qualname__} to be fitted"
-    parts = [VERSION, source.fingerprint(), identity, tokenizer.settings(), val_fraction, test_fraction]
+    kind = type(tokenizer)
+    to_be_fitted = [kind.__module__, kind.__qualname__, tokenizer.settings()]
+    identity = tokenizer.fingerprint() if tokenizer.is_fitted else to_be_fitted
+    parts = [VERSION, source.fingerprint(), identity, val_fraction, test_fraction]
     return cache / hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
 
 
@@ -83,14 +76,19 @@ def open_corpus(folder: Path) -> Corpus:
     """Open a folder that `prepare` has written.
 
     Raises:
-        ValueError: If its description is missing or damaged.
+        ValueError: If a file is missing, damaged, or not as long as it was written.
     """
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        state = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        tokenizer = from_state(json.loads((folder / "tokenizer.json").read_text(encoding="utf-8")))
+        for split in SPLITS:
+            found = (folder / f"{split}.bin").stat().st_size
+            wanted = meta["splits"][split]["tokens"] * np.dtype(meta["dtype"]).itemsize
+            if found != wanted:
+                raise ValueError(f"{split}.bin has {found} bytes where {wanted} were written")
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"the token folder '{folder}' is damaged ({error}); delete it and it is made again") from error
-    return Corpus(folder, meta, from_state(state))
+    return Corpus(folder, meta, tokenizer)
 
 
 def prepare(
@@ -114,29 +112,32 @@ def prepare(
     Raises:
         ValueError: If the corpus is empty, or the cache cannot be written.
     """
-    if folder.exists():
-        return open_corpus(folder)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(f"{folder}.lock")
-        lock.acquire()
-    except OSError as error:
-        raise ValueError(
-            f"cannot write token files to '{folder.parent}' ({error.strerror}); set LIT_LLM_CACHE, or "
-            "--data.cache_dir, to a folder that can be written"
-        ) from error
-    with lock:
         if not folder.exists():
-            for leftover in folder.parent.glob(f"{folder.name}.part-*"):  # of a killed run: the lock is ours
-                shutil.rmtree(leftover, ignore_errors=True)
-            part = folder.with_name(f"{folder.name}.part-{os.getpid()}")
-            part.mkdir()
-            try:
-                _write(source, tokenizer, part, val_fraction, test_fraction, workers or os.cpu_count() or 1)
-                os.replace(part, folder)
-            finally:
-                shutil.rmtree(part, ignore_errors=True)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{folder}.lock"):
+                if not folder.exists():
+                    _build(source, tokenizer, folder, val_fraction, test_fraction, workers or os.cpu_count() or 1)
+    except OSError as error:  # of writing: what cannot be read is a ValueError already
+        raise ValueError(
+            f"cannot write token files to '{folder.parent}' ({error.strerror or error}); set LIT_LLM_CACHE, or "
+            "--data.cache_dir, to a folder that can be written and has room"
+        ) from error
     return open_corpus(folder)
+
+
+def _build(
+    source: Source, tokenizer: Tokenizer, folder: Path, val_fraction: float, test_fraction: float, workers: int
+) -> None:
+    for leftover in folder.parent.glob(f"{folder.name}.part-*"):  # of a killed run: the lock is ours
+        shutil.rmtree(leftover, ignore_errors=True)
+    part = folder.with_name(f"{folder.name}.part-{os.getpid()}")
+    part.mkdir()
+    try:
+        _write(source, tokenizer, part, val_fraction, test_fraction, workers)
+        os.replace(part, folder)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def _write(
@@ -152,7 +153,7 @@ def _write(
         files = {split: stack.enter_context(open(part / f"{split}.bin", "wb")) for split in SPLITS}
         bar = stack.enter_context(tqdm(desc=f"tokenizing {source}", unit="B", unit_scale=True, mininterval=0.5))
         for split, ids, length, ends in _tokenize(plan.pieces(), tokenizer, border, dtype, workers):
-            ids.tofile(files[split])
+            files[split].write(ids.data)
             sizes[split]["tokens"] += len(ids)
             sizes[split]["bytes"] += length
             sizes[split]["documents"] += ends
@@ -166,6 +167,9 @@ def _write(
     meta |= ngram_losses(corpus.tokens("train"), corpus.tokens("val"), tokenizer.vocab_size)
     _save(part / "meta.json", meta)
     _save(part / "tokenizer.json", to_state(tokenizer))
+    counts = ", ".join(f"{sizes[split]['tokens']:,} for {split}" for split in SPLITS)
+    again = f"; {plan.duplicates} texts occur again, on the same side" if plan.duplicates else ""
+    print(f"tokenized {source}: {counts}{again}", file=sys.stderr)
 
 
 def _save(path: Path, content: dict[str, Any]) -> None:
@@ -173,85 +177,6 @@ def _save(path: Path, content: dict[str, Any]) -> None:
         json.dump(content, file, indent=1)
         file.flush()
         os.fsync(file.fileno())
-
-
-Piece = tuple[str, str, bool]  # split, text, whether a document ends here
-
-
-class Plan:
-    """Which text goes to which split.
-
-    Many documents: each by a hash of its text, so equal texts land on one side whatever their number. Up to 1,000:
-    whole documents in the order of that hash until the share is filled. One: by position, the head for training.
-    """
-
-    def __init__(self, source: Source, val_fraction: float, test_fraction: float) -> None:
-        self.source = source
-        self.shares = {"test": test_fraction, "val": val_fraction}
-        few = [_measure(document.pieces()) for document in islice(source, FEW + 1)]
-        self.total = sum(length for _, length in few)
-        if not self.total:
-            raise ValueError(f"the corpus '{source}' holds no text")
-        self.is_single, self.is_small = len(few) == 1, len(few) <= FEW
-        lengths = dict(few)
-        self.duplicates = len(few) - len(lengths) if self.is_small else None
-        held_out = self._held_out(lengths) if self.is_small else {}
-        self.assigned = [held_out.get(digest, "train") for digest, _ in few]
-
-    def _held_out(self, lengths: dict[str, int]) -> dict[str, str]:
-        order = iter(sorted(lengths))
-        assigned: dict[str, str] = {}
-        for split, share in self.shares.items():
-            filled = 0
-            # At least one document for each split asked for, and at least one left for training.
-            while filled < share * self.total and len(assigned) < len(lengths) - 1:
-                digest = next(order)
-                assigned[digest] = split
-                filled += lengths[digest]
-        return assigned
-
-    def pieces(self) -> Iterator[Piece]:
-        """The corpus in order, each piece with its split."""
-        for number, document in enumerate(self.source):
-            if self.is_single:
-                yield from self._by_position(document.pieces())
-                continue
-            split = self.assigned[number] if self.is_small else self._by_hash(_measure(document.pieces())[0])
-            yield from ((split, piece, False) for piece in document.pieces())
-            yield split, "", True
-
-    def _by_hash(self, digest: str) -> str:
-        draw, edge = int(digest[:12], 16) / 16**12, 0.0
-        for split, share in self.shares.items():
-            edge += share
-            if draw < edge:
-                return split
-        return "train"
-
-    def _by_position(self, pieces: Iterable[str]) -> Iterator[Piece]:
-        train = int(self.total * (1 - sum(self.shares.values())))
-        ends = {"train": train, "val": train + round(self.total * self.shares["val"]), "test": self.total}
-        if not self.shares["test"]:
-            ends["val"] = self.total
-        position, splits = 0, list(ends)
-        for piece in pieces:
-            while piece:
-                while position >= ends[splits[0]]:
-                    yield splits.pop(0), "", True
-                room = ends[splits[0]] - position
-                yield splits[0], piece[:room], False
-                position += min(room, len(piece))
-                piece = piece[room:]
-        yield splits[0], "", True
-
-
-def _measure(pieces: Iterable[str]) -> tuple[str, int]:
-    """A hash of a document's text, and its length in characters."""
-    digest, length = hashlib.blake2b(digest_size=16), 0
-    for piece in pieces:
-        digest.update(piece.encode("utf-8", errors="surrogatepass"))
-        length += len(piece)
-    return digest.hexdigest(), length
 
 
 def _tokenize(
@@ -266,8 +191,8 @@ def _tokenize(
             for name, text, end in batch:
                 if name != split:
                     continue
-                arrays.append(tokenizer.encode(text).astype(dtype))
-                length += len(text) if text.isascii() else len(text.encode("utf-8", errors="replace"))
+                arrays.append(_checked(tokenizer.encode(text), tokenizer).astype(dtype))
+                length += len(text) if text.isascii() else len(text.encode())
                 ends += end
                 if end and border is not None:
                     arrays.append(np.array([border], dtype))
@@ -282,6 +207,15 @@ def _tokenize(
                 yield from under_way.popleft().result()
         while under_way:
             yield from under_way.popleft().result()
+
+
+def _checked(ids: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
+    if len(ids) and not 0 <= ids.min() <= ids.max() < tokenizer.vocab_size:
+        raise ValueError(
+            f"the tokenizer {type(tokenizer).__qualname__} gave ids from {ids.min()} to {ids.max()}, "
+            f"outside of its vocab_size {tokenizer.vocab_size}"
+        )
+    return ids
 
 
 def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:

@@ -22,7 +22,7 @@ class Windows(Dataset):
         to_the_end: Whether windows cover the whole text, the last ones filled up with targets that carry no loss.
 
     Raises:
-        ValueError: If there is not one whole window and `to_the_end` is not set.
+        ValueError: If there is not one whole window, or not one target where `to_the_end` is set.
     """
 
     def __init__(
@@ -41,9 +41,10 @@ class Windows(Dataset):
         else:
             self.length = (len(tokens) - 1 - block_size) // stride + 1
         if self.length < 1:
+            wanted = "a token and its next one" if to_the_end else f"one window of {block_size} and its next token"
             raise ValueError(
-                f"the text has {len(tokens)} tokens, which is less than one window of {block_size} and "
-                "its next token; lower --data.block_size or give more text"
+                f"the text has {len(tokens)} tokens, too few for {wanted}; give more text, or change "
+                "--data.block_size or the share that is held out"
             )
 
     def __len__(self) -> int:
@@ -145,8 +146,52 @@ class BatchOrder(Sampler):
             yield places.tolist()
 
 
-class TrainLoader:
-    """Shuffled batches whose state is (epoch, batches handed out); Lightning keeps it in the checkpoint.
+class Loader:
+    """Batches in order, each window once. No DataLoader itself: Lightning would put a sampler of its own into it.
+
+    Args:
+        windows: What is served.
+        batch_size: Windows a batch, on each rank.
+        rank: This process.
+        world_size: Processes that share the windows.
+        num_workers: Processes that gather ahead; 0 is fastest unless the disk is slow.
+    """
+
+    seed: int | None = None
+    epoch = 0
+
+    def __init__(
+        self, windows: Windows, batch_size: int, rank: int = 0, world_size: int = 1, num_workers: int = 0
+    ) -> None:
+        self.windows, self.batch_size, self.num_workers = windows, batch_size, num_workers
+        self.rank, self.world_size = rank, world_size
+
+    def _order(self, start: int = 0) -> BatchOrder:
+        return BatchOrder(len(self.windows), self.batch_size, self.seed, self.epoch, self.rank, self.world_size, start)
+
+    def __len__(self) -> int:
+        return len(self._order())
+
+    def __iter__(self) -> Iterator[Batch | PackedBatch]:
+        yield from self._batches(self._order())
+
+    def _batches(self, order: BatchOrder) -> DataLoader:
+        """Whole batches are asked for; a generator of its own leaves the global one alone."""
+        return DataLoader(
+            self.windows,
+            batch_sampler=order,
+            num_workers=self.num_workers,
+            collate_fn=_as_it_is,
+            generator=torch.Generator(),
+            pin_memory=torch.cuda.is_available(),
+        )
+
+
+class TrainLoader(Loader):
+    """Shuffled batches whose state is (epoch, windows handed out); Lightning keeps it in the checkpoint.
+
+    The order of windows depends on neither the batch size nor the number of processes, so that a run may go on with
+    others: no window is left out then, and none but the last few come twice.
 
     Args:
         windows: What is served.
@@ -163,48 +208,30 @@ class TrainLoader:
     def __init__(
         self, windows: Windows, batch_size: int, seed: int, rank: int = 0, world_size: int = 1, num_workers: int = 0
     ) -> None:
-        self.windows, self.batch_size, self.seed = windows, batch_size, seed
-        self.rank, self.world_size, self.num_workers = rank, world_size, num_workers
-        self.epoch = self.batch = 0
+        super().__init__(windows, batch_size, rank, world_size, num_workers)
+        self.seed, self.batch = seed, 0
         if not len(self):
             raise ValueError(
                 f"the text gives {len(windows)} windows, not one batch of {batch_size} on each of "
                 f"{world_size} devices; lower --data.batch_size, --data.block_size or --data.stride"
             )
 
-    def _order(self, start: int) -> BatchOrder:
-        return BatchOrder(len(self.windows), self.batch_size, self.seed, self.epoch, self.rank, self.world_size, start)
-
-    def __len__(self) -> int:
-        return len(self._order(0))
-
     def __iter__(self) -> Iterator[Batch | PackedBatch]:
         epoch, last = self.epoch, len(self)
-        batches = make_loader(self.windows, self._order(self.batch), self.num_workers)
-        for number, batch in enumerate(batches, start=self.batch + 1):
+        for number, batch in enumerate(self._batches(self._order(self.batch)), start=self.batch + 1):
             # Before the yield: nobody comes back after the last one.
             self.epoch, self.batch = (epoch + 1, 0) if number == last else (epoch, number)
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
         """Where the loader stands."""
-        return {"epoch": self.epoch, "batch": self.batch}
+        return {"epoch": self.epoch, "windows": self.batch * self.batch_size * self.world_size}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
-        self.epoch, self.batch = state["epoch"], state["batch"]
-
-
-def make_loader(windows: Windows, order: BatchOrder, num_workers: int) -> DataLoader:
-    """A DataLoader that asks `windows` for whole batches; a generator of its own leaves the global one alone."""
-    return DataLoader(
-        windows,
-        batch_sampler=order,
-        num_workers=num_workers,
-        collate_fn=_as_it_is,
-        generator=torch.Generator(),
-        pin_memory=torch.cuda.is_available(),
-    )
+        """Go on from there, in the next epoch if less than a batch is left of this one."""
+        self.epoch, self.batch = state["epoch"], state["windows"] // (self.batch_size * self.world_size)
+        if self.batch >= len(self):
+            self.epoch, self.batch = self.epoch + 1, 0
 
 
 def _as_it_is(batch: Any) -> Any:

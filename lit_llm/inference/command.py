@@ -1,6 +1,6 @@
 """lit-llm generate."""
 
-from lit_llm.usage import Parser
+from lit_llm.usage import MAX_SEED, Parser
 
 
 def run(args: list[str]) -> int:
@@ -8,7 +8,7 @@ def run(args: list[str]) -> int:
     parser = Parser(
         prog="lit-llm generate", description="Continue a prompt with a checkpoint. Only text goes to stdout."
     )
-    parser.add_argument("--checkpoint", required=True, help="a .ckpt file, a run folder, or a folder of runs")
+    parser.add_argument("--checkpoint", type=str, required=True, help="a .ckpt file, a run folder, or a folder of runs")
     parser.add_argument("--prompt", type=str, default="", help="the beginning of the text")
     parser.add_argument("--max_new_tokens", type=int, default=100, help="tokens to add at most")
     parser.add_argument("--temperature", type=float, default=0.8, help="0 is greedy, 1 samples as trained")
@@ -17,8 +17,11 @@ def run(args: list[str]) -> int:
     parser.add_argument("--seed", type=int | None, default=None, help="repeats a text")
     parser.add_argument("--num_samples", type=int, default=1, help="texts to write, a line of dashes between them")
     config = parser.parse_args(args[1:])
-    if min(config.max_new_tokens, config.num_samples) < 1:
-        raise ValueError("max_new_tokens and num_samples are at least 1")
+    for name in ("max_new_tokens", "num_samples"):
+        if config[name] < 1:
+            raise ValueError(f"--{name} {config[name]} cannot be: it is at least 1")
+    if config.seed is not None and not 0 <= config.seed <= MAX_SEED:
+        raise ValueError(f"--seed {config.seed} cannot be: it lies in [0, {MAX_SEED}]")
 
     from lit_llm.inference.text import TextModel
 

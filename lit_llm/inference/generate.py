@@ -39,11 +39,12 @@ def sample(
         raise ValueError(f"top_p {top_p} is no probability in (0, 1]")
     if temperature == 0:
         return logits.argmax(dim=-1)
-    logits = logits.float() / temperature
+    logits = logits.float()
+    logits = (logits - logits.amax(dim=-1, keepdim=True)) / temperature  # at most 0: no temperature overflows
     if top_k is not None and top_k < logits.shape[-1]:
         kept, ids = logits.topk(top_k, dim=-1)
         logits = torch.full_like(logits, -torch.inf).scatter(-1, ids, kept)  # ties beyond the k-th are left out
-    if top_p is not None:
+    if top_p is not None and top_p < 1:
         ordered, ids = logits.softmax(dim=-1).sort(dim=-1, descending=True)
         before = ordered.cumsum(dim=-1) - ordered  # probability of all better ids
         logits = logits.masked_fill((before >= top_p).gather(-1, ids.argsort(dim=-1)), -torch.inf)
@@ -75,10 +76,18 @@ def generate(
 
     Yields:
         (B,) ids, `max_new_tokens` times or until all rows have ended.
+
+    Raises:
+        ValueError: If there is nothing to continue, or an argument is out of range.
     """
+    if idx.shape[1] == 0:
+        raise ValueError("there is no id to continue; start with the end-of-text token")
+    if max_new_tokens < 0:
+        raise ValueError(f"max_new_tokens {max_new_tokens} cannot be: it is 0 or larger")
     ended = torch.zeros(idx.shape[0], dtype=torch.bool, device=idx.device)
     for _ in range(max_new_tokens):
-        logits = backbone(idx[:, -backbone.block_size :])[:, -1]  # (B, V)
+        hidden = backbone.hidden_states(idx[:, -backbone.block_size :])
+        logits = backbone.logits(hidden[:, -1])  # (B, V): of the last position alone
         new = sample(logits, temperature, top_k, top_p, generator)
         idx = torch.cat((idx, new[:, None]), dim=1)
         yield new

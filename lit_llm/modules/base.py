@@ -1,6 +1,7 @@
 """What all modules share: the backbone, its optimizer, and what goes into a checkpoint."""
 
 import math
+import warnings
 from typing import Any
 
 import lightning as L
@@ -28,7 +29,10 @@ class BaseModule(L.LightningModule):
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__()
-        self.save_hyperparameters(logger=False)
+        with warnings.catch_warnings():
+            # Lightning's advice for a backbone made in Python, to ignore it, breaks load_from_checkpoint.
+            warnings.filterwarnings("ignore", message="Attribute 'backbone' is an instance")
+            self.save_hyperparameters(logger=False)
         if isinstance(self.hparams.get("backbone"), nn.Module):
             # Built in Python, not from a config: objects do not belong into a checkpoint that is to load safely, so
             # load_from_checkpoint wants them again.

@@ -10,7 +10,7 @@ from torch.optim import AdamW
 from torchmetrics import MeanMetric
 
 from lit_llm.backbone import GPT
-from lit_llm.backbone.layers import Context
+from lit_llm.backbone.context import Context
 from lit_llm.batch import IGNORE_INDEX, Batch, PackedBatch
 from lit_llm.modules.base import BaseModule
 

@@ -113,13 +113,20 @@ class SampleText(Callback):
     """Writes what the model makes of a few prompts to TensorBoard's Text page, at each validation.
 
     Args:
-        prompts: Beginnings of texts; characters that the tokenizer does not know cannot be in them.
+        prompts: Beginnings of texts. None: a few from the validation text.
         max_new_tokens: Tokens to add to each.
         temperature: 0 is greedy, 1 samples as trained.
     """
 
-    def __init__(self, prompts: list[str], max_new_tokens: int = 64, temperature: float = 0.8) -> None:
+    def __init__(self, prompts: list[str] | None = None, max_new_tokens: int = 64, temperature: float = 0.8) -> None:
         self.prompts, self.max_new_tokens, self.temperature = prompts, max_new_tokens, temperature
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        """Choose the prompts; one that the tokenizer cannot read fails here, not in the middle of the run."""
+        data = trainer.datamodule
+        self._chosen = data.sample_prompts() if self.prompts is None else self.prompts
+        for prompt in self._chosen:
+            data.tokenizer.encode(prompt)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Write the samples; the same seed each time, so that what changes is the model."""
@@ -127,8 +134,9 @@ class SampleText(Callback):
             return
         backbone, training = pl_module.backbone, pl_module.backbone.training
         model = TextModel(backbone.eval(), trainer.datamodule.tokenizer)
-        for number, prompt in enumerate(self.prompts):
+        for number, prompt in enumerate(self._chosen):
             new = model.complete(prompt, self.max_new_tokens, self.temperature, seed=0)
-            text = "\n".join(f"    {line}" for line in (prompt + new).splitlines())  # verbatim, in Markdown
+            # Verbatim, in Markdown: indented by four; what the model wrote begins at the bar.
+            text = "\n".join(f"    {line}" for line in f"{prompt}|{new}".split("\n"))
             trainer.logger.experiment.add_text(f"samples/{number}", text, trainer.global_step)
         backbone.train(training)

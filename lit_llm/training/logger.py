@@ -1,5 +1,6 @@
 """The run folder: `logs/<name>/version_N/`, made by one run alone."""
 
+import os
 from pathlib import Path
 
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -15,39 +16,54 @@ class RunLogger(TensorBoardLogger):
         version: Number of the run. None: the next free one.
 
     Raises:
-        ValueError: If the folder cannot be made.
+        ValueError: If the folder cannot be made, or is that of another run.
     """
 
     def __init__(self, save_dir: str = "logs", name: str = "run", version: int | None = None) -> None:
         # HParams are written with real metrics by a callback, not with Lightning's placeholder.
-        super().__init__(save_dir, name=name, version=version, default_hp_metric=False)
+        super().__init__(Path(save_dir).expanduser(), name=name, default_hp_metric=False)
+        self._wanted = version
+        existing = next(folder for folder in (self._runs, *self._runs.parents) if folder.exists())
+        if not (existing.is_dir() and os.access(existing, os.W_OK)):
+            raise self._refusal("no folder that can be written to" if existing.is_dir() else f"'{existing}' is a file")
 
     @property
     def version(self) -> int | str:
-        """Number of the run; asking for it the first time makes the folder."""
+        """Number of the run; asking for it the first time makes the folder, on the first rank."""
         if self._version is None:
-            self._version = self._claim() if getattr(rank_zero_only, "rank", 0) == 0 else self._newest()
+            self._version = self._make() if getattr(rank_zero_only, "rank", 0) == 0 else self._newest()
         return self._version
 
     def save(self) -> None:
         """Flush the events. Lightning would add an hparams.yaml, which config.yaml says better."""
         self.experiment.flush()
 
-    def _claim(self) -> int:
-        number = self._newest() + 1
+    @property
+    def _runs(self) -> Path:
+        return Path(self.root_dir).absolute()
+
+    def _make(self) -> int:
+        number = self._newest() + 1 if self._wanted is None else self._wanted
         while True:
             try:
                 # mkdir either makes the folder or fails: of several runs, one gets each number.
-                (Path(self.root_dir) / f"version_{number}").mkdir(parents=True)
+                (self._runs / f"version_{number}").mkdir(parents=True)
                 return number
-            except FileExistsError:
+            except FileExistsError as error:
+                if self._wanted is not None:
+                    raise ValueError(
+                        f"the run folder '{self._runs / f'version_{number}'}' is taken; leave "
+                        "--trainer.logger.version out, and the run gets the next free number"
+                    ) from error
                 number += 1
             except OSError as error:
-                raise ValueError(
-                    f"cannot make a run folder in '{Path(self.root_dir).resolve()}' ({error.strerror}); "
-                    "choose another by --trainer.logger.save_dir"
-                ) from error
+                raise self._refusal(str(error.strerror)) from error
+
+    def _refusal(self, why: str) -> ValueError:
+        return ValueError(
+            f"cannot make a run folder in '{self._runs}' ({why}); choose another by --trainer.logger.save_dir"
+        )
 
     def _newest(self) -> int:
-        folders = Path(self.root_dir).glob("version_*")
-        return max((int(p.name[8:]) for p in folders if p.name[8:].isdigit()), default=-1)
+        numbers = [folder.name.removeprefix("version_") for folder in self._runs.glob("version_*")]
+        return max((int(number) for number in numbers if number.isdecimal()), default=-1)

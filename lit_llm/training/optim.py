@@ -47,7 +47,7 @@ class MuonAdamW(Optimizer):
         momentum: Momentum of Muon.
 
     Raises:
-        ValueError: If there is no group named `matrices`.
+        ValueError: If there is no group named `matrices`, or none beside it.
     """
 
     def __init__(
@@ -92,7 +92,13 @@ class MuonAdamW(Optimizer):
         return {"muon": self.muon.state_dict(), "adamw": self.adamw.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore both."""
+        """Restore both.
+
+        Raises:
+            ValueError: If the states are those of another optimizer.
+        """
+        if state_dict.keys() != {"muon", "adamw"}:
+            raise ValueError("the states to restore are not MuonAdamW's; resume with the optimizer that wrote them")
         self.muon.load_state_dict(state_dict["muon"])
         self.adamw.load_state_dict(state_dict["adamw"])
         self.param_groups = [*self.muon.param_groups, *self.adamw.param_groups]
@@ -110,11 +116,11 @@ class WarmupCosine(LambdaLR):
         floor: Final rate as a fraction of the peak, in [0, 1].
 
     Raises:
-        ValueError: If `warmup_steps` exceeds `max_steps`, or `floor` is outside [0, 1].
+        ValueError: If `warmup_steps` is negative or exceeds `max_steps`, or `floor` is outside [0, 1].
     """
 
     def __init__(self, optimizer: Optimizer, warmup_steps: int, max_steps: int, floor: float = 0.1) -> None:
-        _check_schedule(warmup_steps, max_steps, floor)
+        _check_schedule(warmup_steps, max_steps, 0, floor)
         decay_steps = max(max_steps - warmup_steps, 1)
 
         def factor(step: int) -> float:
@@ -139,13 +145,13 @@ class WarmupStableDecay(LambdaLR):
         floor: Final rate as a fraction of the peak, in [0, 1].
 
     Raises:
-        ValueError: If warmup and decay do not fit into `max_steps`, or `floor` is outside [0, 1].
+        ValueError: If warmup or decay is negative, both do not fit into `max_steps`, or `floor` is outside [0, 1].
     """
 
     def __init__(
         self, optimizer: Optimizer, warmup_steps: int, max_steps: int, decay_steps: int, floor: float = 0.0
     ) -> None:
-        _check_schedule(warmup_steps + decay_steps, max_steps, floor)
+        _check_schedule(warmup_steps, max_steps, decay_steps, floor)
 
         def factor(step: int) -> float:
             if step < warmup_steps:
@@ -156,9 +162,10 @@ class WarmupStableDecay(LambdaLR):
         super().__init__(optimizer, factor)
 
 
-def _check_schedule(warmup_steps: int, max_steps: int, floor: float) -> None:
-    if not 0 <= warmup_steps <= max_steps:
-        raise ValueError(f"warmup (and decay) of {warmup_steps} steps do not fit into max_steps {max_steps}")
+def _check_schedule(warmup_steps: int, max_steps: int, decay_steps: int, floor: float) -> None:
+    if min(warmup_steps, decay_steps) < 0 or warmup_steps + decay_steps > max_steps:
+        decay = f" and decay_steps {decay_steps}" if decay_steps else ""
+        raise ValueError(f"warmup_steps {warmup_steps}{decay} do not fit into max_steps {max_steps}")
     if not 0 <= floor <= 1:
         raise ValueError(f"floor {floor} is not a fraction of the peak rate; it lies in [0, 1]")
 

@@ -7,9 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jsonargparse import ArgumentError, ArgumentParser
 from torch import nn
 
 from lit_llm.backbone import GPT
+from lit_llm.sentences import sentence
+
+PARTS = ("state_dict", "hyper_parameters")  # what every checkpoint is asked for; each a dict
 
 
 def find_checkpoint(path: str | Path, names: tuple[str, ...] = ("best", "last")) -> Path:
@@ -17,7 +21,7 @@ def find_checkpoint(path: str | Path, names: tuple[str, ...] = ("best", "last"))
 
     Args:
         path: A `.ckpt` file, a run folder (`logs/nano/version_3`) or a folder of runs (`logs/nano`).
-        names: File names without suffix to take from a folder, the preferred one first.
+        names: File names without suffix to take from a run, the preferred one first.
 
     Raises:
         ValueError: If there is none.
@@ -27,11 +31,11 @@ def find_checkpoint(path: str | Path, names: tuple[str, ...] = ("best", "last"))
         return path
     if not path.is_dir():
         raise ValueError(f"there is no checkpoint or run folder '{path}'")
-    for name in names:
-        found = [p for pattern in ("checkpoints", "*/checkpoints") for p in path.glob(f"{pattern}/{name}.ckpt")]
-        if found:
-            return max(found, key=lambda p: p.stat().st_mtime)
-    raise ValueError(f"the folder '{path}' holds no run with a checkpoint named {' or '.join(names)}.ckpt")
+    found = [file for depth in ("", "*/") for name in names for file in path.glob(f"{depth}checkpoints/{name}.ckpt")]
+    if not found:
+        raise ValueError(f"the folder '{path}' holds no run with a checkpoint {' or '.join(names)}.ckpt")
+    newest = max(found, key=lambda file: file.stat().st_mtime).parent
+    return next(newest / f"{name}.ckpt" for name in names if (newest / f"{name}.ckpt") in found)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -51,10 +55,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise ValueError(
             f"'{path}' holds objects that are not loaded for safety; only checkpoints written by lit-llm can be used"
         ) from error
-    except (RuntimeError, EOFError, KeyError) as error:
-        raise ValueError(f"'{path}' is damaged: {str(error).splitlines()[0]}") from error
-    if not isinstance(checkpoint, dict) or not {"state_dict", "pytorch-lightning_version"} <= checkpoint.keys():
-        raise ValueError(f"'{path}' is no Lightning checkpoint; only checkpoints written by lit-llm can be used")
+    except Exception as error:  # a damaged file can trip the reader anywhere
+        raise ValueError(f"'{path}' is damaged, or no checkpoint: {str(error).split(chr(10))[0]}") from error
+    is_whole = isinstance(checkpoint, dict) and "pytorch-lightning_version" in checkpoint
+    if not (is_whole and all(isinstance(checkpoint.setdefault(part, {}), dict) for part in PARTS)):
+        raise ValueError(f"'{path}' is no checkpoint of a training run; only those written by lit-llm can be used")
     return checkpoint
 
 
@@ -64,9 +69,7 @@ def load_backbone(checkpoint: dict[str, Any]) -> GPT:
     Raises:
         ValueError: If the checkpoint does not say how its backbone is built, or the weights do not fit that.
     """
-    from jsonargparse import ArgumentParser
-
-    config = checkpoint.get("hyper_parameters", {}).get("backbone")
+    config = checkpoint["hyper_parameters"].get("backbone")
     if not isinstance(config, dict):
         raise ValueError(
             "the checkpoint does not say how its backbone is built (a module made in Python, not by "
@@ -74,24 +77,29 @@ def load_backbone(checkpoint: dict[str, Any]) -> GPT:
         )
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(GPT, "backbone", required=True)
-    backbone = parser.instantiate(parser.parse_object({"backbone": config})).backbone
+    try:
+        backbone = parser.instantiate(parser.parse_object({"backbone": config})).backbone
+    except (ArgumentError, ValueError) as error:
+        raise ValueError(
+            f"the backbone of the checkpoint, a '{config.get('class_path')}', cannot be built here: "
+            f"{sentence(str(error))}"
+        ) from error
     prefix = "backbone."
     weights = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
     if problems := misfits(backbone, weights):
         raise ValueError(f"the checkpoint's weights do not fit its own settings: {problems}")
-    backbone.load_state_dict(weights, assign=True)
+    backbone.load_state_dict(weights)  # a copy: the file may be replaced while we work
     return backbone.eval()
 
 
 def misfits(module: nn.Module, weights: dict[str, Any]) -> str:
     """Names and shapes that keep weights from fitting a module, the first few; empty if they fit."""
-    own = module.state_dict()
-    problems = [f"{name} is missing" for name in own.keys() - weights.keys()]
-    problems += [f"{name} is unknown" for name in weights.keys() - own.keys()]
+    own = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    theirs = {name: tuple(getattr(value, "shape", ())) for name, value in weights.items()}
+    problems = [f"{name} is missing" for name in own.keys() - theirs.keys()]
+    problems += [f"{name} is unknown" for name in theirs.keys() - own.keys()]
     problems += [
-        f"{name} is {tuple(weights[name].shape)}, not {tuple(own[name].shape)}"
-        for name in own.keys() & weights.keys()
-        if own[name].shape != weights[name].shape
+        f"{name} is {theirs[name]}, not {own[name]}" for name in own.keys() & theirs.keys() if own[name] != theirs[name]
     ]
     more = f" and {len(problems) - 3} more" if len(problems) > 3 else ""
     return "; ".join(sorted(problems)[:3]) + more
@@ -99,7 +107,7 @@ def misfits(module: nn.Module, weights: dict[str, Any]) -> str:
 
 def module_class(checkpoint: dict[str, Any]) -> type | None:
     """The LightningModule that wrote a checkpoint; None if it does not say, or cannot be imported here."""
-    module, _, name = str(checkpoint.get("hyper_parameters", {}).get("_class_path", "")).rpartition(".")
+    module, _, name = str(checkpoint["hyper_parameters"].get("_class_path", "")).rpartition(".")
     try:
         return getattr(import_module(module), name) if module else None
     except (ImportError, AttributeError):
