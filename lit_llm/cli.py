@@ -1,5 +1,6 @@
 """fit, validate, test and predict: LightningCLI, the links between data and model, and its traps closed."""
 
+import logging
 import os
 import sys
 import warnings
@@ -11,9 +12,10 @@ import torch
 import yaml
 from lightning import LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Checkpoint, ProgressBar
+from lightning.pytorch.callbacks import Checkpoint, LearningRateMonitor, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.optim.lr_scheduler import LambdaLR
 
 import lit_llm.data.bpe
@@ -25,8 +27,13 @@ from lit_llm.usage import MAX_SEED, OneSentence, reason
 from lit_llm.weights.checkpoint import find_checkpoint, misfits, module_class, read_checkpoint
 
 LINKED = ("vocab_size", "block_size")  # attributes of the data that the backbone is built with
-TURNED_OFF_BY = {"enable_progress_bar": ProgressBar, "enable_checkpointing": Checkpoint}
+TURNED_OFF_BY = {"enable_progress_bar": ProgressBar, "enable_checkpointing": Checkpoint, "logger": LearningRateMonitor}
+TOKENIZER_NAMES = {"class_path", "name"}  # in its state; what is left decides about the ids
 HOW_NOT_WHAT = {"foreach", "fused", "capturable", "differentiable"}  # settings that change no optimizer's result
+
+
+# An advertisement that Lightning logs with every run.
+logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "litlogger" not in record.msg)
 
 
 def run(args: list[str]) -> int:
@@ -40,12 +47,15 @@ def run(args: list[str]) -> int:
     """
     # Ours are those of the process, only with the configs located.
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
-    warnings.filterwarnings("ignore", message="The dirpath has changed")  # each run has a folder of its own
+    warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")  # --data.val_fraction 0
+    warnings.filterwarnings("ignore", message="Precision .* is not supported by the model summary")  # of its megabytes
     args = with_environment(args, os.environ)
     for path in named_files(args):
         check_config(path)
     try:
         cli = CLI(args)
+    except SIGTERMException:  # a SystemExit without a code
+        return 143
     except MisconfigurationException as error:  # Lightning's word for what the user has to put right
         raise ValueError(str(error)) from error
     return 143 if cli.trainer.received_sigterm else 0
@@ -197,8 +207,19 @@ class CLI(LightningCLI):
         lr_scheduler = self._try_optimizer() if self.command == "fit" else None
         if self.checkpoint is None:
             return
-        path, wanted = self.config[self.command].ckpt_path, type(self.model)
-        wrote = module_class(self.checkpoint)
+        path = self.config[self.command].ckpt_path
+        self._refuse_foreign(path)
+        if self.command == "fit":
+            self._refuse_undone(path, lr_scheduler)
+        self.config_init[self.command].ckpt_path = path
+        self.checkpoint = None
+        if self.trainer.is_global_zero:
+            print(f"{self.command} with the checkpoint {path}", file=sys.stderr)
+
+    def _refuse_foreign(self, path: str) -> None:
+        """Refuse a checkpoint of another class, of other sizes, or of another tokenizer."""
+        assert self.checkpoint is not None
+        wrote, wanted = module_class(self.checkpoint), type(self.model)
         if wrote is not None and wrote is not wanted:
             raise ValueError(
                 f"'{path}' is a checkpoint of {wrote.__qualname__}, and the config names "
@@ -209,12 +230,13 @@ class CLI(LightningCLI):
                 f"the weights in '{path}' do not fit the model of the config ({problems}); "
                 "use the config.yaml that lies in the run folder of the checkpoint"
             )
-        if self.command == "fit":
-            self._refuse_undone(path, lr_scheduler)
-        self.config_init[self.command].ckpt_path = path
-        self.checkpoint = None
-        if self.trainer.is_global_zero:
-            print(f"{self.command} with the checkpoint {path}", file=sys.stderr)
+        states = [self.checkpoint.get("tokenizer"), self.datamodule.tokenizer_state()]
+        old, new = ({k: v for k, v in (state or {}).items() if k not in TOKENIZER_NAMES} for state in states)
+        if states[0] is not None and old != new:
+            raise ValueError(
+                f"the tokenizer of '{path}' is not that of the data, whose ids mean something else; one for several "
+                "texts is made by lit-llm tokenizer train and named by --data.tokenizer TokenizerFile"
+            )
 
     def _try_optimizer(self) -> Any:
         """The schedule of an optimizer made to see whether it can be; finding out after tokenizing may take hours."""
@@ -227,8 +249,11 @@ class CLI(LightningCLI):
         return made["lr_scheduler"]["scheduler"] if isinstance(made, dict) and "lr_scheduler" in made else None
 
     def _refuse_undone(self, path: str, lr_scheduler: Any) -> None:
-        """Refuse settings of the optimizer that its state in the checkpoint would silently set back."""
+        """Refuse a run that is over, and settings of the optimizer that its state would silently set back."""
         assert self.checkpoint is not None
+        steps = self.checkpoint.get("global_step", 0)
+        if 0 <= self.trainer.max_steps <= steps:
+            raise ValueError(f"the run of '{path}' has taken its {steps} steps; raise --trainer.max_steps to go on")
         saved, wanted = self.checkpoint["hyper_parameters"], self.config_dump["model"]["init_args"]
         if "optimizer" not in saved:  # a module made in Python does not say
             return
@@ -251,9 +276,11 @@ class CLI(LightningCLI):
             raise RuntimeError("the reader of the progress has left, and the run stopped with it") from error
 
     def predict(self, **kwargs: Any) -> None:
-        """Write the predictions, a list with one tensor a batch, into the run folder."""
+        """Write the predictions, a list with one tensor a batch, into the run folder; each process its own."""
         predictions = self.trainer.predict(**kwargs)
-        if predictions and self.trainer.is_global_zero and self.trainer.log_dir:
-            path = Path(self.trainer.log_dir) / "predictions.pt"
+        folder = self.trainer.log_dir  # asked for by every process: the first one tells the others
+        if predictions and folder:
+            rank = f"_{self.trainer.global_rank}" if self.trainer.world_size > 1 else ""
+            path = Path(folder) / f"predictions{rank}.pt"
             torch.save(predictions, path)
             print(f"wrote {path}", file=sys.stderr)

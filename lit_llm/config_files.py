@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 MAX_NODES = 100_000  # of a config with its aliases written out; a real one has a few hundred
-SUFFIXES = (".yaml", ".yml", ".json")
+SUFFIXES = (".yaml", ".yml")  # of parts; a .json that an option names may be a tokenizer of megabytes
 SECRET_NAME = re.compile(
     r"(^|_)(api_?key|(access|private|secret)_key|passwd|password|passphrase|secret|credentials?|(api|access|auth|hf|hub|bearer)_token)$",
     re.IGNORECASE,

@@ -54,7 +54,8 @@ def _no_class(message: str, found: re.Match, options: list[str]) -> str:
 
 
 def _no_module(message: str, found: re.Match, options: list[str]) -> str:
-    named = re.findall(r"given class_path '([^']+)'", message[: found.start()])
+    got = re.match(r"\. Got value: (?:Namespace\(class_path=')?([\w.]+)", message[found.end() :])
+    named = [got[1]] if got else re.findall(r"given class_path '([^']+)'", message[: found.start()])
     value = f" is '{named[-1]}', which" if named else ""
     return f"'{_key(message, found)}'{value} is neither a file nor a class that can be imported: {found[0]}"
 

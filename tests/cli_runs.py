@@ -5,11 +5,15 @@ import random
 import re
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import lightning  # noqa: F401 (its log handler keeps the stderr of this moment, which outlives those of single tests)
 import pytest
+import torch
 import yaml
 
 from lit_llm.__main__ import main
@@ -27,7 +31,6 @@ def write_text(path: Path, lines: int = 60, seed: int = 0) -> Path:
 
 def tiny_config(folder: Path) -> dict:
     """A complete run of four steps, with its text, cache and logs in a folder."""
-    best = {"filename": "best", "monitor": "val/loss", "enable_version_counter": False}
     logger = {"save_dir": str(folder / "logs"), "name": "tiny"}
     return {
         "seed_everything": 1234,
@@ -43,7 +46,7 @@ def tiny_config(folder: Path) -> dict:
             "enable_model_summary": False,
             "logger": {"class_path": "lit_llm.training.logger.RunLogger", "init_args": logger},
             "callbacks": [
-                {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": best},
+                {"class_path": "lit_llm.training.checkpoints.BestCheckpoint"},
                 {"class_path": "lit_llm.training.checkpoints.LastCheckpoint"},
             ],
         },
@@ -67,9 +70,9 @@ def tiny_config(folder: Path) -> dict:
     }
 
 
-def write_tiny(folder: Path) -> Path:
+def write_tiny(folder: Path, lines: int = 60) -> Path:
     """The config of a tiny run and its text; the path of the config."""
-    write_text(folder / "text.txt")
+    write_text(folder / "text.txt", lines)
     return write_yaml(folder / "tiny.yaml", tiny_config(folder))
 
 
@@ -123,9 +126,32 @@ def run_folders(folder: Path, name: str = "tiny") -> list[Path]:
     return sorted((folder / "logs" / name).glob("version_*"), key=lambda path: int(path.name[8:]))
 
 
-def losses(run: Path, tag: str = "train/loss") -> dict[int, float]:
-    """What a run has logged, by step."""
+def weights(run: Path, name: str = "last") -> dict:
+    """The checkpoint of a run, read without running any code in it."""
+    return torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)
+
+
+def same(first: dict, second: dict) -> bool:
+    """Whether two states hold the same tensors, bit for bit."""
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def wait_for(process: subprocess.Popen, there: Callable[[], object], seconds: float = 120) -> None:
+    """Look until something is there; a process that has ended, or takes too long, has failed."""
+    deadline = time.monotonic() + seconds
+    while not there():
+        assert time.monotonic() < deadline, "it takes too long"
+        with suppress(subprocess.TimeoutExpired):
+            raise AssertionError(f"it has ended with {process.wait(0.02)}: {process.communicate()[1]}")
+
+
+def events(run: Path) -> Any:
+    """What a run has logged, as TensorBoard reads it."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    events = EventAccumulator(str(run)).Reload()
-    return {event.step: event.value for event in events.Scalars(tag)}
+    return EventAccumulator(str(run)).Reload()
+
+
+def losses(run: Path, tag: str = "train/loss") -> dict[int, float]:
+    """One curve of a run, by step."""
+    return {event.step: event.value for event in events(run).Scalars(tag)}

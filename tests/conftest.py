@@ -1,12 +1,15 @@
 """What all tests share: one thread each, a token cache of their own, and the real data where it exists."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+BEFORE = set(os.environ)  # of the session: fixtures of a whole file run before those of a test
 
 torch.set_num_threads(1)  # two workers share two cores
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -17,6 +20,14 @@ def own_folders(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, monkey
     """No test reads or fills the user's token cache, nor leaves anything where it was started."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LIT_LLM_CACHE", str(tmp_path_factory.getbasetemp() / "lit_llm_cache"))
+
+
+@pytest.fixture(autouse=True)
+def seed_variables() -> Iterator[None]:
+    """Lightning leaves the seed of a run in the environment, where the data of the next one reads it."""
+    yield
+    for name in [name for name in os.environ if name.startswith("PL_") and name not in BEFORE]:
+        del os.environ[name]
 
 
 @pytest.fixture

@@ -108,9 +108,9 @@ def test_bad_file(tmp_path, capsys, kind) -> None:
     """C4-C7, C13: a file that would be misread is refused with its name, at once."""
     path = tmp_path / "bad.yaml"
     path.write_bytes(BAD_FILES[kind][0])
-    begin = time.perf_counter()
+    begin = time.process_time()
     said = refusal(call(capsys, "fit", "--config", path))
-    assert time.perf_counter() - begin < 2  # the bomb would take hours; reading takes milliseconds
+    assert time.process_time() - begin < 2  # the bomb would take hours; reading takes milliseconds
     assert f"'{path}'" in said
     assert BAD_FILES[kind][1] in said
 
@@ -182,7 +182,7 @@ def test_overlay_replaces_or_extends_a_list(config, tmp_path, capsys) -> None:
     more = "  - class_path: lightning.pytorch.callbacks.ModelSummary"
     replacing = write_yaml(tmp_path / "replace.yaml", f"trainer:\n  callbacks:\n{more}\n")
     appending = write_yaml(tmp_path / "append.yaml", f"trainer:\n  callbacks+:\n{more}\n")
-    kept = ["ModelCheckpoint", "LastCheckpoint"]
+    kept = ["BestCheckpoint", "LastCheckpoint"]
     assert callbacks() == kept
     assert callbacks("-c", replacing) == ["ModelSummary"]
     assert callbacks("-c", appending) == [*kept, "ModelSummary"]

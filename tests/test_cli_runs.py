@@ -1,12 +1,22 @@
 """A run from the command line: its folder, its repetition, and the traps between Lightning and jsonargparse."""
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from cli_runs import call, losses, printed, refusal, run_folders, tiny_config, write_text, write_tiny, write_yaml
+from cli_runs import (
+    call,
+    losses,
+    printed,
+    refusal,
+    run_folders,
+    same,
+    tiny_config,
+    weights,
+    write_text,
+    write_tiny,
+    write_yaml,
+)
 
 from lit_llm.backbone import GPT
 from lit_llm.modules import LanguageModeling
@@ -15,23 +25,6 @@ from lit_llm.modules import LanguageModeling
 @pytest.fixture
 def config(tmp_path) -> Path:
     return write_tiny(tmp_path)
-
-
-@pytest.fixture(autouse=True)
-def seed_variables() -> Iterator[None]:
-    """Lightning leaves the seed in the environment."""
-    before = dict(os.environ)
-    yield
-    for name in [name for name in os.environ if name.startswith("PL_") and name not in before]:
-        del os.environ[name]
-
-
-def weights(run: Path, name: str = "last") -> dict:
-    return torch.load(run / "checkpoints" / f"{name}.ckpt", weights_only=True)
-
-
-def same(first: dict, second: dict) -> bool:
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_run_folder(config, tmp_path, capsys) -> None:
@@ -184,7 +177,8 @@ def test_dead_worker(tmp_path, capsys, monkeypatch) -> None:
     write_text(tmp_path / "text.txt", lines=300)
     config["trainer"]["max_steps"] = 100
     path = write_yaml(tmp_path / "c.yaml", config)
-    with pytest.raises(RuntimeError, match="killed by signal"):
+    # The second is what torch says where the kill falls into the handing over of a batch.
+    with pytest.raises((RuntimeError, ConnectionResetError), match=r"killed by signal|reset by peer"):
         call(capsys, "fit", "-c", path, "--data.num_workers=1", "--trainer.callbacks+=cli_killing.Kill")
     assert weights(run_folders(tmp_path)[0])["global_step"] == 2
 

@@ -96,9 +96,10 @@ class Tiktoken(_TiktokenBased):
             raise ValueError(f"tiktoken has no encoding '{name}'; it has {', '.join(tiktoken.list_encoding_names())}")
         try:
             self._use(tiktoken.get_encoding(name))
-        except OSError as error:  # requests' errors are OSErrors too
+        except (OSError, ValueError) as error:  # requests' errors are OSErrors too; ValueError: not what was published
+            reason = type(error).__name__ if isinstance(error, OSError) else error
             raise ValueError(
-                f"the encoding '{name}' is not cached and could not be downloaded ({type(error).__name__}); go online "
+                f"the encoding '{name}' is not cached and could not be downloaded ({reason}); go online "
                 "once, or set TIKTOKEN_CACHE_DIR to a writable folder that holds it, or use a tokenizer that needs no "
                 "download (--data.tokenizer BPE or Bytes)"
             ) from error

@@ -26,7 +26,7 @@ def run(args: list[str]) -> int:
     parser.add_argument("--vocab_size", type=int, default=4096, help="ids in all, special tokens included")
     parser.add_argument("--out", type=Path, default=Path("tokenizer.json"), help="where to write it")
     parser.add_argument("--special_tokens", type=list[str], default=[], help="control tokens beside <|endoftext|>")
-    config = parser.parse_args(args[2:] if args[1] == "train" else args[1:])
+    config = parser.instantiate(parser.parse_args(args[2:] if args[1] == "train" else args[1:]))
 
     from lit_llm.data.bpe import END_OF_TEXT, TokenizerFile, train_bpe
 

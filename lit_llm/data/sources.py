@@ -39,6 +39,7 @@ class Reading:
         encoding: Encoding of plain text files. A byte-order mark is dropped; line ends stay as they are.
         subset: Configuration of a Hugging Face data set.
         split: Split of a Hugging Face data set.
+        revision: Commit, branch or tag of a Hugging Face data set. None: the newest.
         streaming: Whether a Hugging Face data set is read without downloading it first.
         max_documents: Documents to read at most, from each source. None: all.
 
@@ -50,6 +51,7 @@ class Reading:
     encoding: str = "utf-8"
     subset: str | None = None
     split: str = "train"
+    revision: str | None = None
     streaming: bool = False
     max_documents: int | None = None
 
@@ -97,7 +99,7 @@ def _files(name: str) -> list[Path] | None:
     if name == "stdlib":
         return _stdlib_modules()
     path = Path(name).expanduser()
-    if path.is_dir():
+    if name and path.is_dir():  # no name at all would be the working directory
         files = sorted(p for p in path.rglob("*") if p.is_file() and p.name.endswith(SUFFIXES))
         if not files:
             raise ValueError(f"the folder '{name}' holds no {', '.join(SUFFIXES)} file")
@@ -151,10 +153,11 @@ def _read_plain(path: Path, encoding: str) -> Iterator[str]:
         codec = codecs.lookup(encoding).name
         with _readable(path), open(path, encoding="utf-8-sig" if codec == "utf-8" else codec, newline="") as file:
             yield from map(well_formed, cut(file))
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:  # a bare one where UTF-16 lacks its byte-order mark
+        byte = f"byte 0x{error.object[error.start]:02x}: " if isinstance(error, UnicodeDecodeError) else ""
         raise ValueError(
-            f"'{path}' is not {encoding} (byte 0x{error.object[error.start]:02x}: {error.reason}); name "
-            "its encoding, for example --data.reading.encoding latin-1"
+            f"'{path}' is not {encoding} ({byte}{getattr(error, 'reason', error)}); name its encoding, for example "
+            "--data.reading.encoding latin-1"
         ) from error
     except LookupError as error:
         raise ValueError(f"there is no encoding '{encoding}' of text") from error
@@ -211,7 +214,7 @@ def _parquet_rows(path: Path, field: str) -> Iterator[tuple[int, Any]]:
                 for row in batch.to_pylist():
                     number += 1
                     yield number, row
-    except pyarrow.ArrowInvalid as error:
+    except (pyarrow.ArrowInvalid, UnicodeDecodeError) as error:
         raise ValueError(f"'{path}' is no parquet file, or a damaged one: {error}") from error
 
 
@@ -219,12 +222,14 @@ def _hub_rows(name: str, reading: Reading) -> Iterator[tuple[int, Any]]:
     import datasets
 
     try:
-        rows = datasets.load_dataset(name, reading.subset, split=reading.split, streaming=reading.streaming)
+        how = {"split": reading.split, "revision": reading.revision, "streaming": reading.streaming}
+        rows = datasets.load_dataset(name, reading.subset, **how)
         if reading.text_field in (rows.column_names or ()):
             rows = rows.select_columns([reading.text_field])
         yield from enumerate(rows, start=1)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-        # Also where the hub cannot be reached: httpx' and requests' errors end up as ConnectionError, an OSError.
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        # Also where the hub cannot be reached: httpx' and requests' errors end up as ConnectionError, an OSError. And
+        # where the data set is a script, which is a RuntimeError: --data.reading.revision refs/convert/parquet helps.
         reason = str(error).strip().split("\n")[0]
         advice = "set HF_HOME to a folder that can be written" if getattr(error, "filename", None) else "go online"
         raise ValueError(

@@ -67,16 +67,19 @@ class Plan:
     def _by_share(self, lengths: Counter[str]) -> dict[str, str]:
         """The held-out documents: at least one for each split asked for, and at least one left for training."""
         assigned: dict[str, str] = {}
+        waiting = sum(share > 0 for share in self.shares.values())
         for split, share in self.shares.items():
             left = sorted(lengths.keys() - assigned.keys())
+            waiting -= share > 0
+            room = len(left) - 1 - waiting  # one stays for training, and one for each split that comes later
             wanted = share * self.total
             taken: list[str] = []
             for digest in left:
                 # Nearer to the share with it than without it.
-                if lengths[digest] <= 2 * wanted and len(taken) < len(left) - 1:
+                if lengths[digest] <= 2 * wanted and len(taken) < room:
                     taken.append(digest)
                     wanted -= lengths[digest]
-            if share and not taken and len(left) > 1:
+            if share and not taken and room > 0:
                 taken = [min(left, key=lengths.__getitem__)]
             assigned |= dict.fromkeys(taken, split)
         return assigned

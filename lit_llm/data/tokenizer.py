@@ -81,7 +81,7 @@ def from_state(state: dict[str, Any]) -> Tokenizer:
     module, _, name = str(state.get("class_path")).rpartition(".")
     try:
         cls = getattr(import_module(module), name)
-    except (ImportError, AttributeError, ValueError):
+    except (ImportError, AttributeError, ValueError, TypeError):  # TypeError: a relative name
         cls = None
     if not (isinstance(cls, type) and issubclass(cls, Tokenizer)):
         raise ValueError(

@@ -224,11 +224,23 @@ class TrainLoader(Loader):
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the loader stands."""
-        return {"epoch": self.epoch, "windows": self.batch * self.batch_size * self.world_size}
+        """Where the loader stands, and in what."""
+        done = {"epoch": self.epoch, "windows": self.batch * self.batch_size * self.world_size}
+        return done | {"of_windows": len(self.windows), "seed": self.seed}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there, in the next epoch if less than a batch is left of this one."""
+        """Go on from there, in the next epoch if less than a batch is left of this one.
+
+        Raises:
+            ValueError: If the state is one of other windows, or of another order of them.
+        """
+        here = self.state_dict()
+        for name, what in {"of_windows": "number of training windows", "seed": "seed of their order"}.items():
+            if state[name] != here[name]:
+                raise ValueError(
+                    f"the checkpoint was made with another {what} ({state[name]}, here {here[name]}): windows would "
+                    "come twice or never; go on with the data and the --seed_everything of that run"
+                )
         self.epoch, self.batch = state["epoch"], state["windows"] // (self.batch_size * self.world_size)
         if self.batch >= len(self):
             self.epoch, self.batch = self.epoch + 1, 0

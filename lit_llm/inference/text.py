@@ -34,7 +34,10 @@ class TextModel:
         checkpoint = read_checkpoint(find_checkpoint(path))
         if "tokenizer" not in checkpoint:
             raise ValueError(f"the checkpoint '{path}' holds no tokenizer; it was not written by lit-llm fit")
-        return cls(load_backbone(checkpoint), from_state(checkpoint["tokenizer"]))
+        try:
+            return cls(load_backbone(checkpoint), from_state(checkpoint["tokenizer"]))
+        except ValueError as error:
+            raise ValueError(f"'{path}' cannot be used: {error}") from error
 
     def complete(
         self,

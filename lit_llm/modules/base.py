@@ -6,11 +6,11 @@ from typing import Any
 
 import lightning as L
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
-from torch import nn
 from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
 
 from lit_llm.backbone import GPT
-from lit_llm.training.optim import parameter_groups
+from lit_llm.training.optim import Schedule, parameter_groups
 
 
 class BaseModule(L.LightningModule):
@@ -30,13 +30,15 @@ class BaseModule(L.LightningModule):
     ) -> None:
         super().__init__()
         with warnings.catch_warnings():
-            # Lightning's advice for a backbone made in Python, to ignore it, breaks load_from_checkpoint.
-            warnings.filterwarnings("ignore", message="Attribute 'backbone' is an instance")
-            self.save_hyperparameters(logger=False)
-        if isinstance(self.hparams.get("backbone"), nn.Module):
-            # Built in Python, not from a config: objects do not belong into a checkpoint that is to load safely, so
-            # load_from_checkpoint wants them again.
-            self._set_hparams({k: v for k, v in self.hparams.items() if isinstance(v, int | float | str | None)})
+            # Lightning's advice for a part made in Python, to ignore it, comes before it is left out here.
+            warnings.filterwarnings("ignore", message="Attribute '.*' is an instance of `nn.Module`")
+            self.save_hyperparameters(ignore=["backbone"], logger=False)  # which would be copied
+            if "_instantiator" in self.hparams:  # built from a config: these are its plain values
+                self.save_hyperparameters(logger=False)
+            else:
+                # Objects do not belong into a checkpoint that is to load safely; load_from_checkpoint wants them again.
+                objects = [k for k, v in self.hparams.items() if not isinstance(v, int | float | str | None)]
+                self.save_hyperparameters(ignore=["backbone", *objects], logger=False)
         self.backbone, self.optimizer, self.lr_scheduler = backbone, optimizer, lr_scheduler
 
     def setup(self, stage: str) -> None:
@@ -61,13 +63,27 @@ class BaseModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer over named groups, and its schedule by optimizer steps."""
-        optimizer = self.optimizer(parameter_groups(self.backbone))
+        rest = (parameter for name, parameter in self.named_parameters() if not name.startswith("backbone."))
+        optimizer = self.optimizer(parameter_groups(self.backbone, rest))
+        # What fused optimizers say of themselves; Lightning then refuses to clip their gradients in mixed precision.
+        optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
         for group in optimizer.param_groups:
             if not (math.isfinite(group["lr"]) and group["lr"] > 0):
                 raise ValueError(f"the learning rate {group['lr']} cannot be: it is a positive number")
         if self.lr_scheduler is None:
             return {"optimizer": optimizer}
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self.lr_scheduler(optimizer), "interval": "step"}}
+        schedule = self.lr_scheduler(optimizer)
+        if isinstance(schedule, Schedule) and schedule.max_steps is None and self._trainer is not None:
+            schedule.end = self.trainer.estimated_stepping_batches
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_train_start(self) -> None:
+        """Begin with the rate of this schedule: a checkpoint brings that of its own, which may have ended earlier."""
+        schedule = self.lr_schedulers()
+        if isinstance(schedule, LambdaLR):
+            factors = [factor(schedule.last_epoch) for factor in schedule.lr_lambdas]
+            for group, base, factor in zip(schedule.optimizer.param_groups, schedule.base_lrs, factors, strict=True):
+                group["lr"] = base * factor
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the tokenizer beside the weights: a checkpoint alone is enough to use the model."""

@@ -53,7 +53,8 @@ class LanguageModeling(BaseModule):
     def validation_step(self, batch: Batch | PackedBatch, batch_idx: int) -> None:
         """Add a batch to the mean loss."""
         losses = self._token_losses(batch)  # (B, T)
-        self.mean_loss.update(losses, weight=(batch.targets != IGNORE_INDEX).to(losses.dtype))
+        # Chosen, not weighted: torchmetrics 1.9 drops the weights where it lets NaN through.
+        self.mean_loss.update(losses[batch.targets != IGNORE_INDEX])
 
     def on_validation_epoch_end(self) -> None:
         """Log the mean loss of the validation text, and what follows from it."""

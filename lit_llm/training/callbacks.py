@@ -44,18 +44,23 @@ class Throughput(Callback):
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Count, and log every n steps."""
         self.tokens += batch.idx.numel() * trainer.world_size
-        step = trainer.global_step
+        step, now = trainer.global_step, time.perf_counter()
         if self._window is None:
-            self._window = (time.perf_counter(), self.tokens)
-        elif step % trainer.log_every_n_steps == 0 and step > self._logged_step:
-            now, (then, before) = time.perf_counter(), self._window
-            rate = (self.tokens - before) / (now - then)
-            values = {"tokens": float(self.tokens), "train/tokens_per_second": rate}
-            if self._peak:
-                used = rate * pl_module.backbone.flops_per_token() / trainer.world_size
-                values["train/model_flops_utilization"] = used / self._peak
+            self._window = (now, self.tokens)
+        if step % trainer.log_every_n_steps == 0 and step > self._logged_step:
+            then, before = self._window
+            values = {"tokens": float(self.tokens)}
+            if self.tokens > before:  # else the clock has just begun
+                values |= self._speed((self.tokens - before) / (now - then), trainer, pl_module)
             pl_module.log_dict(values)
             self._window, self._logged_step = (now, self.tokens), step
+
+    def _speed(self, rate: float, trainer: Any, pl_module: Any) -> dict[str, float]:
+        values = {"train/tokens_per_second": rate}
+        if self._peak:
+            used = rate * pl_module.backbone.flops_per_token() / trainer.world_size
+            values["train/model_flops_utilization"] = used / self._peak
+        return values
 
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         """Stop the clock."""

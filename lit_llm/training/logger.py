@@ -23,7 +23,8 @@ class RunLogger(TensorBoardLogger):
         # HParams are written with real metrics by a callback, not with Lightning's placeholder.
         super().__init__(Path(save_dir).expanduser(), name=name, default_hp_metric=False)
         self._wanted = version
-        existing = next(folder for folder in (self._runs, *self._runs.parents) if folder.exists())
+        exists = os.path.exists
+        existing = next(folder for folder in (self._runs, *self._runs.parents) if exists(folder))
         if not (existing.is_dir() and os.access(existing, os.W_OK)):
             raise self._refusal("no folder that can be written to" if existing.is_dir() else f"'{existing}' is a file")
 

@@ -2,19 +2,22 @@
 
 import math
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+from torch.overrides import TorchFunctionMode
 
 
 def parameter_groups(backbone: nn.Module, rest: Iterable[nn.Parameter] = ()) -> list[dict[str, Any]]:
     """Named groups of the parameters that train: `matrices`, `tables` and `vectors`; only vectors are not decayed.
 
-    Matrices are the 2-D weights inside the blocks; tables the embeddings and the output layer; vectors the norms and
-    biases. Decay on matrices and tables alone is GPT-2's and GPT-3's (Brown et al., 2020, appendix B).
+    Matrices are the 2-D weights inside the blocks; tables the embeddings, the output layer and what else has two axes
+    or more; vectors the norms and biases. Decay on matrices and tables alone is GPT-2's and GPT-3's (Brown et al.,
+    2020, appendix B).
 
     Args:
         backbone: The network; what lies under `blocks` is inside the blocks.
@@ -23,13 +26,20 @@ def parameter_groups(backbone: nn.Module, rest: Iterable[nn.Parameter] = ()) -> 
     groups: dict[str, list[nn.Parameter]] = {"matrices": [], "tables": [], "vectors": []}
     for name, parameter in [*backbone.named_parameters(), *(("", p) for p in rest)]:
         if parameter.requires_grad:
-            inside = name.startswith("blocks.")
-            groups["vectors" if parameter.ndim < 2 else "matrices" if inside else "tables"].append(parameter)
+            is_matrix = parameter.ndim == 2 and name.startswith("blocks.")
+            groups["vectors" if parameter.ndim < 2 else "matrices" if is_matrix else "tables"].append(parameter)
     made: list[dict[str, Any]] = [{"params": params, "name": name} for name, params in groups.items() if params]
     for group in made:
         if group["name"] == "vectors":
             group["weight_decay"] = 0.0
     return made
+
+
+class _InFloat32(TorchFunctionMode):
+    """Keeps torch's Muon from rounding to bfloat16, whose products most CPUs emulate, twenty times as slow."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0].clone() if func is Tensor.bfloat16 else func(*args, **(kwargs or {}))
 
 
 class MuonAdamW(Optimizer):
@@ -83,7 +93,9 @@ class MuonAdamW(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self.muon.step()
+        on_cpu = self.muon.param_groups[0]["params"][0].device.type == "cpu"
+        with _InFloat32() if on_cpu else nullcontext():
+            self.muon.step()
         self.adamw.step()
         return loss
 
@@ -104,44 +116,86 @@ class MuonAdamW(Optimizer):
         self.param_groups = [*self.muon.param_groups, *self.adamw.param_groups]
 
 
-class WarmupCosine(LambdaLR):
+class Schedule(LambdaLR):
+    """Linear warmup, then what `after_warmup` says.
+
+    Args:
+        optimizer: Optimizer whose learning rates are scaled.
+        warmup_steps: Optimizer steps in which the rate rises to the peak.
+        max_steps: Optimizer step at which the floor is reached. None: the last of the run; the module puts it into
+            `end`. A run may be shorter than the warmup, for a first try.
+        floor: Final rate as a fraction of the peak, in [0, 1].
+
+    Raises:
+        ValueError: If the steps do not fit together, or `floor` is outside [0, 1].
+    """
+
+    decay_steps = 0  # at the end
+
+    def __init__(self, optimizer: Optimizer, warmup_steps: int, max_steps: int | None, floor: float) -> None:
+        if not 0 <= floor <= 1:
+            raise ValueError(f"floor {floor} is not a fraction of the peak rate; it lies in [0, 1]")
+        self.end: float = math.inf if max_steps is None else max_steps
+        if min(warmup_steps, self.decay_steps) < 0 or warmup_steps + self.decay_steps > self.end:
+            decay = f" and decay_steps {self.decay_steps}" if self.decay_steps else ""
+            raise ValueError(f"warmup_steps {warmup_steps}{decay} do not fit into max_steps {max_steps}")
+        self.warmup_steps, self.max_steps, self.floor = warmup_steps, max_steps, floor
+        super().__init__(optimizer, self._factor)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the schedule stands; what it is, the config says."""
+        return {"last_epoch": self.last_epoch, "_step_count": self._step_count, "_last_lr": self._last_lr}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.__dict__.update({name: state_dict[name] for name in self.state_dict()})
+
+    def _factor(self, step: int) -> float:
+        if step < self.warmup_steps:
+            return (step + 1) / (self.warmup_steps + 1)
+        return self.floor + (1 - self.floor) * self.after_warmup(step)
+
+    def after_warmup(self, step: int) -> float:
+        """How far the rate of a step is between floor and peak, in [0, 1]."""
+        raise NotImplementedError
+
+
+class WarmupCosine(Schedule):
     """Linear warmup, then cosine decay to a floor.
 
     The schedule of GPT-3 (Brown et al., 2020, https://arxiv.org/abs/2005.14165, appendix B).
 
     Args:
         optimizer: Optimizer whose learning rates are scaled.
-        warmup_steps: Optimizer steps from 0 to the peak rate.
-        max_steps: Optimizer step at which the floor is reached.
+        warmup_steps: Optimizer steps in which the rate rises to the peak.
+        max_steps: Optimizer step at which the floor is reached. None: the last of the run.
         floor: Final rate as a fraction of the peak, in [0, 1].
 
     Raises:
         ValueError: If `warmup_steps` is negative or exceeds `max_steps`, or `floor` is outside [0, 1].
     """
 
-    def __init__(self, optimizer: Optimizer, warmup_steps: int, max_steps: int, floor: float = 0.1) -> None:
-        _check_schedule(warmup_steps, max_steps, 0, floor)
-        decay_steps = max(max_steps - warmup_steps, 1)
+    def __init__(
+        self, optimizer: Optimizer, warmup_steps: int, max_steps: int | None = None, floor: float = 0.1
+    ) -> None:
+        super().__init__(optimizer, warmup_steps, max_steps, floor)
 
-        def factor(step: int) -> float:
-            if step < warmup_steps:
-                return (step + 1) / (warmup_steps + 1)
-            done = min((step - warmup_steps) / decay_steps, 1.0)
-            return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done))
-
-        super().__init__(optimizer, factor)
+    def after_warmup(self, step: int) -> float:
+        """Half a turn of a cosine."""
+        done = min((step - self.warmup_steps) / max(self.end - self.warmup_steps, 1), 1.0)
+        return 0.5 * (1 + math.cos(math.pi * done))
 
 
-class WarmupStableDecay(LambdaLR):
+class WarmupStableDecay(Schedule):
     """Linear warmup, a constant rate, then linear decay to a floor (Hu et al., 2024, https://arxiv.org/abs/2404.06395).
 
     The constant part may be lengthened after the fact: only the decay knows where the run ends.
 
     Args:
         optimizer: Optimizer whose learning rates are scaled.
-        warmup_steps: Optimizer steps from 0 to the peak rate.
-        max_steps: Optimizer step at which the floor is reached.
+        warmup_steps: Optimizer steps in which the rate rises to the peak.
         decay_steps: Steps of the decay at the end.
+        max_steps: Optimizer step at which the floor is reached. None: the last of the run.
         floor: Final rate as a fraction of the peak, in [0, 1].
 
     Raises:
@@ -149,25 +203,19 @@ class WarmupStableDecay(LambdaLR):
     """
 
     def __init__(
-        self, optimizer: Optimizer, warmup_steps: int, max_steps: int, decay_steps: int, floor: float = 0.0
+        self,
+        optimizer: Optimizer,
+        warmup_steps: int,
+        decay_steps: int,
+        max_steps: int | None = None,
+        floor: float = 0.0,
     ) -> None:
-        _check_schedule(warmup_steps, max_steps, decay_steps, floor)
+        self.decay_steps = decay_steps
+        super().__init__(optimizer, warmup_steps, max_steps, floor)
 
-        def factor(step: int) -> float:
-            if step < warmup_steps:
-                return (step + 1) / (warmup_steps + 1)
-            left = max(max_steps - step, 0) / max(decay_steps, 1)
-            return floor + (1 - floor) * min(left, 1.0)
-
-        super().__init__(optimizer, factor)
-
-
-def _check_schedule(warmup_steps: int, max_steps: int, decay_steps: int, floor: float) -> None:
-    if min(warmup_steps, decay_steps) < 0 or warmup_steps + decay_steps > max_steps:
-        decay = f" and decay_steps {decay_steps}" if decay_steps else ""
-        raise ValueError(f"warmup_steps {warmup_steps}{decay} do not fit into max_steps {max_steps}")
-    if not 0 <= floor <= 1:
-        raise ValueError(f"floor {floor} is not a fraction of the peak rate; it lies in [0, 1]")
+    def after_warmup(self, step: int) -> float:
+        """The peak, and a straight line down."""
+        return min(max(self.end - step, 0) / max(self.decay_steps, 1), 1.0)
 
 
 def total_norm(parameters: Iterable[nn.Parameter]) -> Tensor:

@@ -1,0 +1,437 @@
+"""Reading text: every kind of file, every kind of damage, and pieces that tokenize as the whole does."""
+
+import gzip
+import io
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow
+import pyarrow.parquet
+import pytest
+import tiktoken
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lit_llm.data.bpe import GPT2_PATTERN, PATTERN, PROBE, Tiktoken, encoding_from_json, train_bpe
+from lit_llm.data.sources import PIECE, SUFFIXES, Reading, Source, cut
+
+TEXTS = ["the first\r\ntext", "naïve 日本 🙂", "a\0b\tc"]
+
+
+def texts(source: object, **reading: Any) -> list[str]:
+    names = [str(name) for name in source] if isinstance(source, list) else str(source)
+    return ["".join(document.pieces()) for document in Source(names, Reading(**reading))]
+
+
+def write(path: Path, rows: list[str], field: str = "text") -> Path:
+    """A file of the kind that its name says, with a text in each row, or all in one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = "".join(json.dumps({"n": 7, field: row}) + "\n" for row in rows).encode()
+    if path.suffix == ".parquet":
+        pyarrow.parquet.write_table(pyarrow.table({"n": [7] * len(rows), field: rows}), path)
+    elif path.name.endswith(".jsonl.gz"):
+        path.write_bytes(gzip.compress(lines))
+    else:
+        path.write_bytes(lines if path.suffix == ".jsonl" else "".join(rows).encode())
+    return path
+
+
+# Kinds.
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_every_kind_gives_its_texts_again_and_again(tmp_path: Path, suffix: str) -> None:
+    """D8: NUL, line ends of any sort and characters of any script stay as they are."""
+    source = Source(str(write(tmp_path / f"a b{suffix}", TEXTS)), Reading())
+    rows = TEXTS if suffix in (".jsonl", ".jsonl.gz", ".parquet") else ["".join(TEXTS)]
+    documents = list(source)
+    for _ in range(2):
+        assert ["".join(document.pieces()) for document in documents] == rows
+    assert [document.name for document in documents] == [document.name for document in source]
+    assert all(f"a b{suffix}" in document.name for document in documents)
+
+
+def test_a_folder_gives_all_it_can_read_in_order(tmp_path: Path) -> None:
+    write(tmp_path / "b" / "two.md", ["2"])
+    write(tmp_path / "a" / "deep" / "one.txt", ["1"])
+    write(tmp_path / "c.jsonl", ["3", "4"])
+    write(tmp_path / "picture.png", ["no text"])
+    write(tmp_path / "b" / "archive.gz", ["no text"])
+    assert texts(tmp_path) == ["1", "2", "3", "4"]
+
+
+def test_a_glob_and_a_list(tmp_path: Path) -> None:
+    """A list keeps its order."""
+    for name in ("b.txt", "a.txt", "c.md", "d/e.txt"):
+        write(tmp_path / name, [name])
+    assert texts(tmp_path / "*.txt") == ["a.txt", "b.txt"]
+    assert texts(tmp_path / "**" / "*.txt") == ["a.txt", "b.txt", "d/e.txt"]
+    assert texts([tmp_path / "c.md", tmp_path / "*.txt"]) == ["c.md", "a.txt", "b.txt"]
+
+
+def test_a_relative_name_and_one_in_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder named owner/name is read as a folder."""
+    write(tmp_path / "owner" / "name" / "a.txt", ["here"])
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert texts("owner/name") == texts("~/owner/name/a.txt") == ["here"]
+
+
+def test_another_field_and_fewer_documents(tmp_path: Path) -> None:
+    """The limit holds for each source, and what lies behind it is not even read."""
+    one, two = write(tmp_path / "one.jsonl", ["1", "2", "3"], "body"), write(tmp_path / "two.parquet", ["4"], "body")
+    assert texts([one, two], text_field="body", max_documents=2) == ["1", "2", "4"]
+    with one.open("a") as file:
+        file.write("no JSON")
+    assert texts(one, text_field="body", max_documents=3) == ["1", "2", "3"]
+    with pytest.raises(ValueError, match="max_documents 0 cannot be"):
+        Reading(max_documents=0)
+
+
+def test_the_standard_library() -> None:
+    """Found in the running interpreter, by the text of a module that is running; its tests are left out."""
+    documents = {Path(document.name): document for document in Source("stdlib", Reading())}
+    this = Path(json.__file__)
+    assert "".join(documents[this].pieces()) == this.read_bytes().decode()
+    root = this.parents[1]
+    assert Path(os.__file__) in documents
+    assert (root / "test" / "test_json" / "__init__.py") not in documents
+    assert not [p for p in documents if {"test", "tests", "site-packages"} & set(p.relative_to(root).parts)]
+
+
+def test_many_names_in_one_line(tmp_path: Path) -> None:
+    names = [str(write(tmp_path / f"{i}.txt", ["x"])) for i in range(5)]
+    assert str(Source(names[:3], Reading())) == ", ".join(names[:3])
+    assert str(Source(names, Reading())) == ", ".join(names[:3]) + ", 2 more"
+
+
+def test_the_fingerprint_changes_with_the_text_and_how_it_is_read(tmp_path: Path) -> None:
+    """D17."""
+    path, other = write(tmp_path / "a.txt", ["abc"]), write(tmp_path / "b.txt", ["abc"])
+
+    def fingerprint(*names: Path, **reading: Any) -> str:
+        return json.dumps(Source([str(name) for name in names or (path,)], Reading(**reading)).fingerprint())
+
+    first = fingerprint()
+    seen = {first, fingerprint(other), fingerprint(path, other), fingerprint(other, path)}
+    seen |= {fingerprint(encoding="latin-1"), fingerprint(text_field="body"), fingerprint(max_documents=1)}
+    assert fingerprint() == first
+    path.write_text("abcd")
+    seen.add(fingerprint())
+    os.utime(path, ns=(1, 1))
+    seen.add(fingerprint())
+    assert len(seen) == 9
+
+
+# What text files hold.
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_byte_order_mark_is_no_text(tmp_path: Path, suffix: str) -> None:
+    """D8: at the head of a file, and of a row."""
+    path = write(tmp_path / f"a{suffix}", ["\ufeffthe text"])
+    assert texts(path) == ["the text"]
+    if suffix == ".jsonl":
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+        assert texts(path) == ["the text"]
+
+
+def test_another_encoding(tmp_path: Path) -> None:
+    """D8."""
+    path = tmp_path / "a.txt"
+    for encoding in ("latin-1", "utf-16", "utf-16-le", "cp1252", "UTF8"):
+        path.write_bytes("naïve\r\n".encode(encoding))
+        assert texts(path, encoding=encoding) == ["naïve\r\n"]
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding", "told"),
+    [
+        (b"na\xefve text", "utf-8", "is not utf-8 (byte 0xef: invalid continuation byte)"),
+        (b"fine until the end \xc3", "utf-8", "is not utf-8 (byte 0xc3: unexpected end of data)"),
+        (b"na\xc3\xafve", "ascii", "is not ascii (byte 0xc3: ordinal not in range(128))"),
+        (b"plain", "utf-16", "is not utf-16 (UTF-16 stream does not start with BOM)"),
+        (b"plain", "utf8000", "there is no encoding 'utf8000'"),
+        (b"plain", "hex", "there is no encoding 'hex' of text"),
+    ],
+)
+def test_a_wrong_encoding(tmp_path: Path, content: bytes, encoding: str, told: str) -> None:
+    """D8: refused with the file and the byte; nothing is dropped or replaced silently."""
+    path = tmp_path / "a.txt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=re.escape(told)) as caught:
+        texts(path, encoding=encoding)
+    assert type(caught.value) is ValueError
+    assert str(path) in str(caught.value) or "there is no encoding" in told
+
+
+def test_lone_surrogates_in_json(tmp_path: Path) -> None:
+    """D8: UTF-8 cannot hold them, so they become U+FFFD; a pair is its character."""
+    (tmp_path / "a.jsonl").write_text(r'{"text": "a\ud800b \ud83d\ude42"}')
+    assert texts(tmp_path / "a.jsonl") == ["a\ufffdb 🙂"]
+
+
+def test_texts_without_a_character_are_no_documents(tmp_path: Path) -> None:
+    """D1, D5: an empty file and an empty row."""
+    for suffix in SUFFIXES:
+        assert "".join(texts(write(tmp_path / f"empty{suffix}", []))) == ""
+    (tmp_path / "blank.jsonl").write_text('\n{"text": ""}\n\n{"text": "x"}\n \n')
+    assert texts(tmp_path / "blank.jsonl") == ["x"]
+
+
+# Damage.
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (b'{"text": "cut sho', "line 2 is no JSON"),
+        (b"nonsense", "line 2 is no JSON"),
+        (b'{"text": "\xff"}', "line 2 is no JSON"),
+        (b"[" * 200_000, "line 2 is no JSON"),
+        (b"1" * 5000, "line 2 is no JSON"),
+        (b"[]", "row 2 has no text in the field 'text' (it has a list)"),
+        (b"null", "row 2 has no text in the field 'text' (it has a NoneType)"),
+        (b"{}", "row 2 has no text in the field 'text' (it has nothing)"),
+        (b'{"body": "b", "n": 7}', "row 2 has no text in the field 'text' (it has str 'body', int 'n')"),
+        (b'{"text": 7}', "row 2 has no text in the field 'text' (it has int 'text')"),
+        (b'{"text": null}', "row 2 has no text in the field 'text' (it has NoneType 'text')"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz"])
+def test_a_bad_line(tmp_path: Path, suffix: str, line: bytes, told: str) -> None:
+    """D5: the file and the line are named; the lines before it are not what is refused."""
+    path = tmp_path / f"a{suffix}"
+    content = b'{"text": "good"}\n' + line + b'\n{"text": "good"}\n'
+    path.write_bytes(gzip.compress(content) if suffix.endswith("gz") else content)
+    with pytest.raises(ValueError, match=re.escape(f"'{path}' {told}")) as caught:
+        texts(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_parquet_file_without_the_field(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", ["x"], "body")
+    with pytest.raises(
+        ValueError, match=r"row 1 has no text in the field 'text' \(it has int 'n', str 'body'\); choose"
+    ):
+        texts(path)
+
+
+def damaged(whole: bytes, count: int) -> list[bytes]:
+    """Every length that a file can be cut to, and every byte turned over, or a repeatable sample of both."""
+    choose = random.Random(0)
+    places = choose.sample(range(len(whole)), min(count, len(whole)))
+    return [whole[:i] for i in places] + [whole[:i] + bytes([whole[i] ^ 0xFF]) + whole[i + 1 :] for i in places]
+
+
+def outcome(path: Path) -> list[str] | ValueError:
+    try:
+        return texts(path)
+    except ValueError as error:
+        return error
+
+
+@pytest.mark.parametrize(("suffix", "count"), [(".jsonl.gz", 1000), (".parquet", 120)])
+def test_a_damaged_file(tmp_path: Path, suffix: str, count: int) -> None:
+    """Refused in one sentence that names the file; a cut one never passes for a whole one."""
+    path = write(tmp_path / f"a{suffix}", [f"héllo {i} " * 3 for i in range(9)])
+    whole, rows, refused = path.read_bytes(), texts(path), 0
+    contents = damaged(whole, count)
+    for content in contents:
+        path.write_bytes(content)
+        found = outcome(path)
+        if isinstance(found, ValueError):
+            assert type(found) is ValueError
+            assert str(path) in str(found)
+            refused += 1
+        else:
+            # An empty gz file is an empty file; a parquet file has no checksum to hold a changed letter against.
+            assert content == b"" or (len(content) == len(whole) and (found == rows or suffix == ".parquet"))
+    assert refused > len(contents) / 2
+
+
+def test_damaged_text_in_a_parquet_file(tmp_path: Path) -> None:
+    """Bytes that are no UTF-8, where the file itself is whole."""
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["naïve"]}), path, compression="none", use_dictionary=False)
+    path.write_bytes(path.read_bytes().replace("naïve".encode(), b"na\xef\xefve"))
+    with pytest.raises(ValueError, match=re.escape(f"'{path}' is no parquet file, or a damaged one")):
+        texts(path)
+
+
+def test_a_file_that_has_gone(tmp_path: Path) -> None:
+    for suffix in SUFFIXES:
+        path = write(tmp_path / f"a{suffix}", TEXTS)
+        source = Source(str(path), Reading())
+        path.unlink()
+        with pytest.raises(ValueError, match=re.escape(f"cannot read '{path}': ") + ".*No such file"):
+            [list(document.pieces()) for document in source]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("missing.txt", "the file or folder 'missing.txt' does not exist"),
+        ("a/missing.jsonl.gz", "the file or folder 'a/missing.jsonl.gz' does not exist"),
+        ("missing", "'missing' does not exist (a Hugging Face data set is named owner/name)"),
+        ("one/two/three", "'one/two/three' does not exist"),
+        ("", "the file or folder '' does not exist"),
+        ("https://host/file", "'https://host/file' does not exist"),
+        ("*.txt", "no file matches '*.txt'"),
+        ("nothing", "the folder 'nothing' holds no .md, .py, .rst, .txt, .jsonl, .jsonl.gz, .parquet file"),
+        ("data.csv", "'data.csv' is of no kind that can be read; the kinds are"),
+        ("*.csv", "'data.csv' is of no kind that can be read"),
+    ],
+)
+def test_a_source_that_is_none(tmp_path: Path, name: str, told: str) -> None:
+    (tmp_path / "nothing").mkdir()
+    write(tmp_path / "data.csv", ["1,2"])
+    write(tmp_path / "here" / "a.txt", ["x"])
+    with pytest.raises(ValueError, match=re.escape(told)):
+        Source(name, Reading())
+
+
+# The hub.
+
+ASK = (
+    "from lit_llm.data.sources import *\ntry:\n    list(Source('nobody/nothing', Reading()))\nexcept ValueError as e:\n"
+)
+ASK += "    print(e)"
+
+
+def ask_the_hub(tmp_path: Path, **env: str) -> str:
+    """In a process of its own: the hub's library reads its settings when it is imported."""
+    env = os.environ | {"HF_HOME": str(tmp_path / "hf")} | env
+    done = subprocess.run([sys.executable, "-c", ASK], capture_output=True, text=True, env=env, check=True)
+    return done.stdout
+
+
+def test_a_data_set_without_a_network(tmp_path: Path) -> None:
+    """L7: one sentence that names the data set and a way out."""
+    said = ask_the_hub(tmp_path, HF_HUB_OFFLINE="1")
+    assert said.startswith("'nobody/nothing' is no file or folder here, and as a Hugging Face data set it could not be")
+    assert said.endswith("go online, or give a local copy by --data.source PATH\n")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_data_set_on_a_hub_that_cannot_be_reached(tmp_path: Path, unreachable: Path) -> None:
+    """L7: after the hub's own five tries, which take half a minute."""
+    said = ask_the_hub(tmp_path, HF_HUB_OFFLINE="0")
+    assert said.startswith("'nobody/nothing' is no file or folder here")
+    assert said.count("\n") == 1
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
+    """`datasets` itself, with a parquet file here in place of the one on the hub; what it was asked for."""
+    path, asked, load = write(tmp_path / "far away" / "train.parquet", [*TEXTS, ""]), [], datasets.load_dataset
+
+    def load_dataset(name: str, subset: str | None, split: str, revision: str | None, streaming: bool) -> Any:
+        asked.append((name, subset, split, revision, streaming))
+        files, cache = {"train": str(path)}, str(tmp_path / "hf")
+        return load("parquet", data_files=files, split=split, streaming=streaming, cache_dir=cache)
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    datasets.disable_progress_bars()
+    return asked
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_data_set(hub: list[tuple], streaming: bool) -> None:
+    assert texts("owner/name", subset="small", revision="v1", streaming=streaming) == TEXTS  # the empty row is none
+    assert texts("owner/name", subset="small", revision="v1", streaming=streaming, max_documents=2) == TEXTS[:2]
+    assert hub == [("owner/name", "small", "train", "v1", streaming)] * 2
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_data_set_without_the_field(hub: list[tuple], streaming: bool) -> None:
+    with pytest.raises(
+        ValueError, match=r"'owner/name' row 1 has no text in the field 'body' \(it has int 'n', str 'te"
+    ):
+        texts("owner/name", text_field="body", streaming=streaming)
+
+
+def test_a_data_set_without_the_split(hub: list[tuple]) -> None:
+    with pytest.raises(ValueError, match=r"'owner/name' is no file or folder here, .*split \"dev\""):
+        texts("owner/name", split="dev")
+
+
+def test_a_data_set_and_a_cache_that_cannot_be_written(hub: list[tuple], tmp_path: Path) -> None:
+    """L6: the variable is named."""
+    (tmp_path / "hf").write_text("a file where the cache would be")
+    with pytest.raises(ValueError, match="set HF_HOME to a folder that can be written"):
+        texts("owner/name")
+
+
+# Pieces.
+
+ENCODING = encoding_from_json(train_bpe([PROBE * 3 + "the cat's mats fit, they'll see 12 cats.\n" * 9], 330))
+RANKS = ENCODING._mergeable_ranks
+PATTERNS = {
+    name: tiktoken.Encoding(name, pat_str=pattern, mergeable_ranks=RANKS, special_tokens={})
+    for name, pattern in {"gpt2": GPT2_PATTERN, "llama3": PATTERN}.items()
+}
+WORDS = st.one_of(st.text(max_size=20), st.text(st.sampled_from("aT's1 \n\r\t_-.,é\u0301日\u00a0"), max_size=20))
+
+
+@pytest.mark.parametrize("encoding", PATTERNS.values(), ids=PATTERNS)
+@given(words=st.lists(WORDS, max_size=12), size=st.integers(4, 40))
+def test_pieces_tokenize_as_the_whole(encoding: tiktoken.Encoding, words: list[str], size: int) -> None:
+    """Wherever the cuts fall, by the rules of GPT-2 and of Llama 3; a letter and a space are never far."""
+    text = "".join(word + "x " for word in words)
+    pieces = list(cut(io.StringIO(text, newline=""), size))
+    assert "".join(pieces) == text
+    assert [i for piece in pieces for i in encoding.encode_ordinary(piece)] == encoding.encode_ordinary(text)
+
+
+@given(st.text(st.sampled_from("a b\n1é"), max_size=200), st.integers(1, 9))
+def test_pieces_give_the_whole_text_and_stay_small(text: str, size: int) -> None:
+    """Also where no letter comes before a space: then a text is cut anywhere."""
+    pieces = list(cut(io.StringIO(text, newline=""), size))
+    assert "".join(pieces) == text
+    assert all(pieces)
+    assert max(map(len, pieces), default=0) <= 9 * size
+
+
+@pytest.mark.parametrize("size", [997, 30_011])
+@pytest.mark.parametrize("name", ["the-verdict.txt", "wikipedia_sample.txt", "tinystories_sample.txt"])
+def test_pieces_of_real_text_tokenize_as_the_whole(gpt2: Tiktoken, shared: Path, name: str, size: int) -> None:
+    text = (shared / "text" / name).read_text("utf-8")[:150_000]
+    pieces = list(cut(io.StringIO(text, newline=""), size))
+    assert len(pieces) > len(text) // size // 2
+    for encoding in (gpt2.encoding, PATTERNS["llama3"]):
+        assert [i for piece in pieces for i in encoding.encode_ordinary(piece)] == encoding.encode_ordinary(text)
+
+
+def test_a_long_row_comes_in_pieces(tmp_path: Path) -> None:
+    text = "letters and spaces " * (PIECE // 8)
+    for suffix in (".jsonl", ".parquet", ".txt"):
+        (document,) = Source(str(write(tmp_path / f"a{suffix}", [text])), Reading())
+        pieces = list(document.pieces())
+        assert len(pieces) > 1
+        assert max(map(len, pieces)) <= PIECE + 4096
+        assert "".join(pieces) == text
+
+
+@pytest.mark.parametrize("unit", ["letters and spaces ", "a", "\n", "日本語"])
+def test_one_long_line_is_read_in_little_memory(tmp_path: Path, unit: str) -> None:
+    """D12: 40 MB in one line, a piece at a time; of a text without a place to cut, eight pieces."""
+    with (tmp_path / "a.txt").open("w", encoding="utf-8", newline="") as file:
+        length = sum(file.write(unit * (1 << 17)) for _ in range(40_000_000 // (len(unit.encode()) << 17)))
+    (document,) = Source(str(tmp_path / "a.txt"), Reading())
+    tracemalloc.start()
+    try:
+        assert sum(map(len, document.pieces())) == length
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    bytes_a_character, pieces = 2 if ord(unit[0]) > 255 else 1, 1 if " " in unit else 8
+    assert peak < 6 * PIECE * bytes_a_character * pieces  # a piece, the rest, a block, and what is made on the way

@@ -1,0 +1,53 @@
+"""Every file in configs/: it is found, it parses, and what can be trained on a CPU in a second is (C18)."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from cli_runs import call, printed, run_folders, write_text
+
+from lit_llm.modules import LanguageModeling
+from lit_llm.weights.checkpoint import load_backbone, read_checkpoint
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+TASKS = sorted(CONFIGS.glob("*.yaml"))
+OVERLAYS = sorted((CONFIGS / "overlays").rglob("*.yaml"))
+BACKBONES = sorted((CONFIGS / "backbone").rglob("*.yaml"))
+SMALL = ("nano", "llama_nano")  # the others are built on the meta device, in tests/backbone
+CHANGES = [("-c", path) for path in OVERLAYS] + [("--model.backbone", path) for path in BACKBONES if path.stem in SMALL]
+
+
+def test_all_files_are_found() -> None:
+    assert [path.name for path in TASKS] == ["callbacks.yaml", "pretrain.yaml"]
+    assert (len(OVERLAYS), len(BACKBONES)) == (4, 8)
+    assert len(list(CONFIGS.rglob("*"))) == 2 + 2 + 4 + 8  # with the two folders
+
+
+@pytest.mark.parametrize("backbone", BACKBONES, ids=[path.stem for path in BACKBONES])
+def test_backbones_parse_within_a_task(backbone: Path, capsys) -> None:
+    got = printed(call(capsys, "fit", "-c", CONFIGS / "pretrain.yaml", "--model.backbone", backbone, "--print_config"))
+    assert got["model"]["init_args"]["backbone"]["class_path"] == "lit_llm.GPT"
+
+
+@pytest.mark.parametrize("change", [(), *CHANGES], ids=["pretrain", *(path.stem for _, path in CHANGES)])
+def test_runs_two_steps_and_reloads(change: tuple, tmp_path, capsys) -> None:
+    """With all callbacks and clipped gradients; both ways back from the checkpoint give the same logits."""
+    own = (
+        f"--data.source={write_text(tmp_path / 'text.txt', lines=200)}",
+        "--data.tokenizer=Bytes",
+        "--data.block_size=19",
+        "--data.batch_size=3",
+        "--trainer.max_steps=2",
+        "--trainer.val_check_interval=1",
+        "--trainer.accelerator=cpu",
+        f"--trainer.logger.save_dir={tmp_path / 'logs'}",
+    )
+    assert call(capsys, "fit", "-c", CONFIGS / "pretrain.yaml", *change, *own).code == 0
+    (run,) = run_folders(tmp_path, "pretrain")
+    path = run / "checkpoints" / "last.ckpt"
+    backbone = load_backbone(read_checkpoint(path))
+    module = LanguageModeling.load_from_checkpoint(path, map_location="cpu").eval()
+    idx = torch.arange(14).view(2, 7)
+    with torch.no_grad():
+        assert torch.equal(module.backbone(idx), backbone(idx))
+        assert backbone(idx).isfinite().all()

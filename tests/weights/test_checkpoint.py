@@ -1,0 +1,224 @@
+"""Our own checkpoints: which file is meant, what is refused, and the network that comes out."""
+
+import os
+import pickle
+import shutil
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from cli_runs import run_folders, write_tiny
+from python_runs import T, V, tiny_data, tiny_module, trainer
+
+from lit_llm.__main__ import main
+from lit_llm.inference.text import TextModel
+from lit_llm.modules import LanguageModeling
+from lit_llm.weights.checkpoint import find_checkpoint, load_backbone, misfits, module_class, read_checkpoint
+
+# find_checkpoint
+
+
+def runs(folder: Path, **files: int) -> Path:
+    """Runs with empty checkpoints, `version_0__best=3` written at second 3."""
+    for name, time in files.items():
+        run, _, kind = name.partition("__")
+        path = folder / "nano" / run / "checkpoints" / f"{kind}.ckpt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        os.utime(path, (time, time))
+    return folder / "nano"
+
+
+def found(path: Path, *names: str) -> str:
+    file = find_checkpoint(path, names) if names else find_checkpoint(path)
+    return "/".join(file.parts[-3::2])  # run and file
+
+
+def test_a_file_is_itself(tmp_path, monkeypatch) -> None:
+    (tmp_path / "any name").touch()
+    assert find_checkpoint(tmp_path / "any name") == tmp_path / "any name"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert find_checkpoint("~/any name") == tmp_path / "any name"
+
+
+def test_a_run_gives_the_preferred_name_it_has(tmp_path) -> None:
+    """However old that file is."""
+    folder = runs(tmp_path, version_0__best=1, version_0__last=2, version_1__last=3)
+    assert found(folder / "version_0") == "version_0/best.ckpt"
+    assert found(folder / "version_0", "last", "best") == "version_0/last.ckpt"
+    assert found(folder / "version_1", "best", "last") == "version_1/last.ckpt"
+
+
+def test_a_folder_of_runs_gives_the_one_written_last(tmp_path) -> None:
+    """By time, for a run with a lower number may have ended later; a run is not left out for lack of a best one."""
+    folder = runs(tmp_path, version_0__best=5, version_0__last=6, version_10__best=3, version_10__last=4)
+    assert found(folder) == "version_0/best.ckpt"
+    runs(tmp_path, version_2__last=7)
+    assert found(folder) == "version_2/last.ckpt"
+    assert found(folder, "best") == "version_0/best.ckpt"
+
+
+def test_no_checkpoint_is_an_error(tmp_path) -> None:
+    folder = runs(tmp_path, version_0__other=1)
+    with pytest.raises(ValueError, match=r"nano' holds no run with a checkpoint best or last\.ckpt"):
+        find_checkpoint(folder)
+    with pytest.raises(ValueError, match=r"holds no run with a checkpoint last\.ckpt"):
+        find_checkpoint(tmp_path, ("last",))
+    with pytest.raises(ValueError, match=r"there is no checkpoint or run folder '.*nowhere'"):
+        find_checkpoint(tmp_path / "nowhere")
+
+
+# read_checkpoint
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a run from the command line."""
+    folder = tmp_path_factory.mktemp("run")
+    options = ("--trainer.max_steps=2", "--model.backbone.vocab_multiple=64")
+    assert main(["fit", "-c", str(write_tiny(folder)), *options]) == 0
+    return run_folders(folder)[0] / "checkpoints" / "last.ckpt"
+
+
+class Malicious:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.marker,)
+
+
+def cut(size: Callable[[int], int]) -> Callable[[Path, Path], None]:
+    def write(path: Path, good: Path) -> None:
+        content = good.read_bytes()
+        path.write_bytes(content[: size(len(content))])
+
+    return write
+
+
+def saved(content: Any) -> Callable[[Path, Path], None]:
+    return lambda path, good: torch.save(content, path)
+
+
+def pickled(path: Path, good: Path) -> None:
+    path.write_bytes(pickle.dumps(Malicious(path.with_name("marker"))))
+
+
+def malicious(path: Path, good: Path) -> None:
+    torch.save({"pytorch-lightning_version": "2.6.6", "state_dict": Malicious(path.with_name("marker"))}, path)
+
+
+BAD: dict[str, Callable[[Path, Path], Any]] = {
+    "empty": cut(lambda size: 0),
+    "4 bytes": cut(lambda size: 4),
+    "1000 bytes": cut(lambda size: 1000),
+    "half": cut(lambda size: size // 2),
+    "10 bytes missing": cut(lambda size: size - 10),
+    "page": lambda path, good: path.write_text("<!DOCTYPE html><html><body>404</body></html>" * 100),
+    "pointer": lambda path, good: path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\n"),
+    "pickle": pickled,
+    "malicious": malicious,
+    "archive": lambda path, good: Path(shutil.make_archive(str(path), "zip", good.parent)).rename(path),
+    "tensor": saved(torch.zeros(3)),
+    "weights alone": saved({"a.weight": torch.zeros(3, 2)}),
+    "list for weights": saved({"pytorch-lightning_version": "2.6.6", "state_dict": [1]}),
+    "objects": saved({"pytorch-lightning_version": "2.6.6", "hyper_parameters": Namespace(dim=3)}),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_what_is_no_checkpoint_is_refused_in_a_sentence(checkpoint, tmp_path, kind) -> None:
+    """K5, K7, K8: cut short, something else, somebody else's: a ValueError that names the file; no code is run."""
+    path = tmp_path / "bad.ckpt"
+    BAD[kind](path, checkpoint)
+    with pytest.raises(ValueError, match=r"^'[^']*/bad\.ckpt' .*(no checkpoint|only checkpoints written by)") as error:
+        read_checkpoint(path)
+    assert len(str(error.value)) < 500
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "marker").exists()
+    if kind in ("pickle", "malicious"):
+        torch.load(path, weights_only=False) if kind == "malicious" else pickle.loads(path.read_bytes())
+        assert (tmp_path / "marker").exists()  # it would have
+
+
+def test_a_missing_file_is_refused(tmp_path) -> None:
+    with pytest.raises(ValueError, match=r"there is no checkpoint '.*x\.ckpt'"):
+        read_checkpoint(tmp_path / "x.ckpt")
+
+
+# load_backbone
+
+
+def test_backbone_is_the_trained_one(checkpoint, tmp_path) -> None:
+    """The same logits as the module's, in eval mode, and still after the file has been written over."""
+    path = Path(shutil.copy(checkpoint, tmp_path / "copy.ckpt"))
+    module = LanguageModeling.load_from_checkpoint(path).eval()
+    backbone = load_backbone(read_checkpoint(path))
+    path.write_bytes(bytes(path.stat().st_size))
+    idx = torch.randint(V, (2, T), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        logits = backbone(idx)
+        assert torch.equal(logits, module.backbone(idx))
+    assert logits.shape == (2, T, V)
+    assert not backbone.training
+    assert backbone.embedding.tokens.weight.shape[0] == 320  # padded, as it was trained
+
+
+def test_settings_that_cannot_be_built_here_are_named(checkpoint) -> None:
+    """Of a part that lies in another project, of a size that the weights do not have."""
+    whole = read_checkpoint(checkpoint)
+    arguments = whole["hyper_parameters"]["backbone"]["init_args"]
+    whole["hyper_parameters"]["backbone"]["init_args"] = arguments | {"norm": "nowhere.parts.Norm"}
+    with pytest.raises(ValueError, match=r"a 'lit_llm\.GPT', cannot be built here: .* is 'nowhere\.parts\.Norm'"):
+        load_backbone(whole)
+    whole["hyper_parameters"]["backbone"]["init_args"] = arguments | {"n_embd": 36}
+    with pytest.raises(ValueError, match=r"weights do not fit its own settings: .* and [0-9]+ more"):
+        load_backbone(whole)
+
+
+FOREIGN = {
+    "another project": ({"dim": 3}, "holds no tokenizer"),
+    "nothing said": ({}, "holds no tokenizer"),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_lightning_checkpoint_of_another_project(tmp_path, kind) -> None:
+    """It can be read, and says nothing that a text could be made with."""
+    settings, reason = FOREIGN[kind]
+    path = tmp_path / "theirs.ckpt"
+    torch.save({"pytorch-lightning_version": "2.1", "state_dict": {}, "hyper_parameters": settings}, path)
+    with pytest.raises(ValueError, match=rf"theirs\.ckpt' {reason}"):
+        TextModel.from_checkpoint(path)
+
+
+def test_checkpoint_of_a_module_made_in_python(tmp_path) -> None:
+    """It does not say how its backbone is built, and the sentence says which file, and what to do."""
+    run = trainer(max_steps=1, limit_val_batches=0)
+    run.fit(tiny_module(), tiny_data(tmp_path))
+    run.save_checkpoint(tmp_path / "python.ckpt")
+    said = r"python\.ckpt' cannot be used: .* does not say how its backbone is built .* use load_from_checkpoint"
+    with pytest.raises(ValueError, match=said):
+        TextModel.from_checkpoint(tmp_path / "python.ckpt")
+
+
+# misfits, module_class
+
+
+def test_misfits_are_the_first_few_by_name() -> None:
+    module = torch.nn.Linear(2, 3)
+    assert misfits(module, module.state_dict()) == ""
+    assert misfits(module, {"weight": torch.zeros(2, 3)}) == "bias is missing; weight is (2, 3), not (3, 2)"
+    more = {f"x{number}": 0 for number in range(4)}
+    assert misfits(module, module.state_dict() | more) == "x0 is unknown; x1 is unknown; x2 is unknown and 1 more"
+
+
+def test_the_class_that_wrote_it(checkpoint) -> None:
+    assert module_class(read_checkpoint(checkpoint)) is LanguageModeling
+    for name in ("lit_llm.modules.Gone", "nowhere.Module", "Module", ""):
+        assert module_class({"hyper_parameters": {"_class_path": name}}) is None
