@@ -47,7 +47,8 @@ class _TiktokenBased(Tokenizer):
 
     def encode(self, text: str) -> np.ndarray:
         """Ids of a text; `<|endoftext|>` in it is plain text."""
-        return self.encoding.encode_to_numpy(well_formed(text), disallowed_special=())
+        # A list first: encode_to_numpy looks for control tokens as well, which costs a third of its speed.
+        return np.array(self.encoding.encode_ordinary(well_formed(text)), dtype=np.uint32)
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
         """The bytes of the ids; control tokens are spelt out, and an id that the vocabulary leaves free is silent."""

@@ -84,4 +84,4 @@ class LanguageModeling(BaseModule):
         data = getattr(self.trainer, "datamodule", None)
         if data is not None and (bytes_per_token := data.bytes_per_token(split)):
             values[f"{split}/bits_per_byte"] = loss / math.log(2) / bytes_per_token
-        self.log_dict(values, prog_bar=True)
+        self.log_dict(values, prog_bar=True, sync_dist=True)  # equal on all ranks already; Lightning cannot know

@@ -93,25 +93,27 @@ class ReferenceLines(Callback):
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Log the lines."""
         losses = trainer.datamodule.reference_losses()
-        pl_module.log_dict({f"reference/{name}": loss for name, loss in losses.items()})
+        pl_module.log_dict({f"reference/{name}": loss for name, loss in losses.items()}, sync_dist=True)
 
     def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         """Say how far the model came."""
         metrics = trainer.callback_metrics
-        if not trainer.is_global_zero or "val/loss" not in metrics:
+        if not trainer.is_global_zero or trainer.fast_dev_run:
             return
-        rows = {"validation loss": metrics["val/loss"]}
-        rows |= {
-            f"{name.replace('_', ' ')}": metrics[f"reference/{name}"]
-            for name in ("bigram_loss", "unigram_loss")
-            if f"reference/{name}" in metrics
+        names = {
+            "val/loss": "validation loss",
+            "reference/bigram_loss": "bigram loss",
+            "reference/unigram_loss": "unigram loss",
         }
-        print("\n" + "\n".join(f"{name:16} {float(value):.3f} nats a token" for name, value in rows.items()))
+        rows = {names[name]: f"{float(metrics[name]):.3f} nats a token" for name in names if name in metrics}
+        if "val/loss" not in metrics:
+            rows["validation loss"] = "unknown: no validation in so few steps (trainer.val_check_interval)"
         if "val/bits_per_byte" in metrics:
-            print(f"{'bits per byte':16} {float(metrics['val/bits_per_byte']):.3f}")
+            rows["bits per byte"] = f"{float(metrics['val/bits_per_byte']):.3f}"
         if isinstance(trainer.logger, TensorBoardLogger):
-            print(f"{'run folder':16} {trainer.logger.log_dir}")
-            print(f"{'look at it':16} tensorboard --logdir {trainer.logger.save_dir}")
+            rows["run folder"] = trainer.logger.log_dir
+            rows["look at it"] = f"tensorboard --logdir {trainer.logger.save_dir}"
+        print("\n" + "\n".join(f"{name:16} {value}" for name, value in rows.items()))
 
 
 class SampleText(Callback):
