@@ -50,8 +50,8 @@ def run(args: list[str]) -> int:
     warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")  # --data.val_fraction 0
     warnings.filterwarnings("ignore", message="Precision .* is not supported by the model summary")  # of its megabytes
     args = with_environment(args, os.environ)
-    for path in named_files(args):
-        check_config(path)
+    for path, is_part in named_files(args):
+        check_config(path, is_part)
     try:
         cli = CLI(args)
     except SIGTERMException:  # a SystemExit without a code

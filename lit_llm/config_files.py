@@ -39,13 +39,14 @@ def with_environment(args: list[str], environment: Mapping[str, str]) -> list[st
     return [args[0], *files, *args[1:place], *options, *args[place:]]
 
 
-def named_files(args: list[str]) -> Iterator[Path]:
-    """The config files that arguments name, whole ones (--config) and parts (--model.backbone x.yaml)."""
+def named_files(args: list[str]) -> Iterator[tuple[Path, bool]]:
+    """The config files that arguments name, and whether each is a part (--model.backbone x.yaml) of a whole one."""
     for option, value in pairwise([*args, ""]):
         option, equals, joined = option.partition("=")
         value = joined if equals else value
-        if value and (option in ("-c", "--config") or (value.endswith(SUFFIXES) and Path(value).is_file())):
-            yield Path(value)
+        is_whole = option in ("-c", "--config")
+        if value and (is_whole or (value.endswith(SUFFIXES) and Path(value).is_file())):
+            yield Path(value), not is_whole
 
 
 def secret_name(values: Mapping[str, Any]) -> str | None:
@@ -60,11 +61,12 @@ def secret_name(values: Mapping[str, Any]) -> str | None:
     return None
 
 
-def check_config(path: Path, within: tuple[Path, ...] = ()) -> None:
+def check_config(path: Path, is_part: bool = False, within: tuple[Path, ...] = ()) -> None:
     """Refuse a config file that would be misread, with the name of the file; files that it refers to as well.
 
     Args:
         path: The file.
+        is_part: Whether it may be a list, as that of the callbacks, and not only a mapping.
         within: The files that refer to it, the outermost first.
 
     Raises:
@@ -87,13 +89,13 @@ def check_config(path: Path, within: tuple[Path, ...] = ()) -> None:
         raise ValueError(f"the config file '{path}' is no YAML: {' '.join(str(error).split())}") from error
     except RecursionError as error:
         raise ValueError(f"the config file '{path}' is nested too deeply to be read") from error
-    if not isinstance(root, yaml.MappingNode | yaml.SequenceNode if within else yaml.MappingNode):
+    if not isinstance(root, yaml.MappingNode | yaml.SequenceNode if is_part else yaml.MappingNode):
         raise ValueError(f"the config file '{path}' is {'empty' if root is None else 'no mapping of keys to values'}")
     if size > MAX_NODES:
         raise ValueError(f"the config file '{path}' grows beyond {MAX_NODES:,} values through its aliases")
     for name in _check_nodes(root, path, set()):
         if name.endswith(SUFFIXES) and (path.parent / name).is_file():
-            check_config(path.parent / name, (*within, path.resolve()))
+            check_config(path.parent / name, True, (*within, path.resolve()))
 
 
 def _size(node: yaml.Node, sizes: dict[int, int]) -> int:

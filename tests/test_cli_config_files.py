@@ -132,6 +132,14 @@ def test_files_that_a_file_or_an_option_names_are_checked_too(config, tmp_path, 
     assert "refers to itself" in refusal(call(capsys, "fit", "--config", circle))
 
 
+def test_a_tokenizer_file_is_no_config(config, tmp_path, capsys) -> None:
+    """However large: JSON that an option names is not looked into."""
+    path = tmp_path / "tokenizer.json"
+    path.write_text(f"[{'0, ' * 100_000}0]")
+    said = refusal(call(capsys, "fit", "-c", config, "--data.tokenizer=TokenizerFile", f"--data.tokenizer.path={path}"))
+    assert f"'{path}' is no byte-level BPE" in said
+
+
 def test_python_tags_run_nothing(config, tmp_path, capsys) -> None:
     """C12: refused in a file with its line; on the command line a plain string."""
     marker = tmp_path / "executed"

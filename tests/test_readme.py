@@ -66,6 +66,11 @@ def test_python_block_runs() -> None:
 
 def test_named_things_exist() -> None:
     """Every path that the README names is there, and every command that the program has is shown by its help."""
+    tree = README.partition("```\nlit_llm/\n")[2].partition("```")[0]
+    for name in re.findall(r"(?<=  )[\w/]+(?:\.py|/)|^\w+/", tree, re.M):
+        assert list(ROOT.glob(f"**/{name}")), name
+    missing = [path.name for path in (ROOT / "lit_llm").rglob("[a-z]*.py") if path.parent.name in ("data", "backbone")]
+    assert not [name for name in missing if name not in (*re.findall(r"\w+\.py", tree), "base.py", "command.py")]
     for path in re.findall(r"`((?:configs|experiments)/[\w./]+)`", README):
         assert (ROOT / path).exists(), path
     for name in re.findall(r"`(\w+\.yaml)`", README):

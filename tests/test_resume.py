@@ -152,6 +152,18 @@ def test_what_a_checkpoint_would_silently_undo_is_refused(run, capsys, option) -
     assert run_folders(config.parent) == [folder]
 
 
+def test_another_tokenizer_is_refused(tmp_path, capsys) -> None:
+    """One that learns from the corpus gives the ids of another text another meaning; scores would be nonsense."""
+    config = write_tiny(tmp_path)
+    learning = "--data.tokenizer=Characters"
+    assert call(capsys, "fit", "-c", config, learning, "--trainer.max_steps=1").code == 0
+    other = tmp_path / "other.txt"
+    other.write_text((tmp_path / "text.txt").read_text().replace("g", "z"))
+    for command in ("validate", "fit"):
+        args = (command, "-c", config, learning, "--ckpt_path=last", f"--data.source={other}")
+        assert "the tokenizer of" in refusal(call(capsys, *args))
+
+
 def test_no_run_to_go_on_with(run, tmp_path, capsys) -> None:
     """K15: never from scratch: no run of that name, and none whose place is known."""
     config, folder = run

@@ -76,6 +76,21 @@ def test_a_new_schedule_holds_from_the_first_step(tmp_path, optimizer: Any) -> N
     assert same(whole.state_dict(), rest.state_dict())
 
 
+def test_parameters_outside_the_backbone_train_too() -> None:
+    """Those of an injected loss, say."""
+    module = tiny_module(loss=lambda: nn.Linear(V, 1))
+    optimizer = module.configure_optimizers()["optimizer"]
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(module.parameters()))
+
+
+@pytest.mark.parametrize("planned", [None, 7])
+def test_a_schedule_without_an_end_ends_with_the_run(tmp_path, planned: int | None) -> None:
+    schedule = partial(WarmupCosine, warmup_steps=2, max_steps=planned, floor=0.0)
+    module = tiny_module(lr_scheduler=schedule)
+    trainer(max_steps=4, limit_val_batches=0).fit(module, tiny_data(tmp_path))
+    assert (module.optimizers().param_groups[0]["lr"] == 0) == (planned is None)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

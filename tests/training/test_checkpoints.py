@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 from python_runs import Call, tiny_data, tiny_module, trainer
 from torch.optim import SGD
 
-from lit_llm.training.checkpoints import LastCheckpoint
+from lit_llm.training.checkpoints import BestCheckpoint, LastCheckpoint
 
 
 def fit(folder: Path, callback: LastCheckpoint, data: dict | None = None, **settings: Any) -> list[int]:
@@ -52,13 +51,33 @@ def test_written_without_any_validation(tmp_path) -> None:
 
 def test_last_is_not_the_best(tmp_path) -> None:
     """A run that gets worse keeps both: the best one and where it has come to."""
-    best = ModelCheckpoint(tmp_path / "run" / "checkpoints", "best", "val/loss", enable_version_counter=False)
+    best = BestCheckpoint()
     every = {"val_check_interval": 2, "check_val_every_n_epoch": None, "enable_checkpointing": True}
     own = {"callbacks": [best, LastCheckpoint()], "default_root_dir": tmp_path / "run"}
     module = tiny_module(optimizer=partial(SGD, lr=1e3))
     trainer(**every | own, max_steps=6).fit(module, tiny_data(tmp_path))
     assert torch.load(best.best_model_path, weights_only=True)["global_step"] < 6
     assert last(tmp_path)["global_step"] == 6
+
+
+def set_rates(run: Any, module: Any, rate: float) -> None:
+    for group in run.optimizers[0].param_groups:
+        group["lr"] = rate
+
+
+def test_the_best_of_a_resumed_run_beats_that_of_the_first(tmp_path) -> None:
+    """The score to beat comes along into the new folder; the file of the old one stays."""
+    every = {"val_check_interval": 2, "check_val_every_n_epoch": None, "enable_checkpointing": True}
+    own = {"callbacks": [BestCheckpoint(), LastCheckpoint()], "default_root_dir": tmp_path / "run"}
+    trainer(**every | own, max_steps=2).fit(tiny_module(), tiny_data(tmp_path))
+    for name, rate in (("worse", 1e3), ("better", 1e-2)):
+        set_rate = partial(set_rates, rate=rate)
+        own = {"callbacks": [best := BestCheckpoint()], "default_root_dir": tmp_path / name}
+        path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+        own["callbacks"].append(Call("on_train_start", set_rate))
+        trainer(**every | own, max_steps=6).fit(tiny_module(), tiny_data(tmp_path), ckpt_path=path, weights_only=True)
+        assert (tmp_path / name / "checkpoints" / "best.ckpt").exists() == (name == "better")
+        assert Path(best.best_model_path).exists()
 
 
 @pytest.mark.parametrize("interval", [2, 3, 5])
