@@ -120,9 +120,9 @@ def _files(name: str) -> list[Path] | None:
 
 
 def _stdlib_modules() -> list[Path]:
-    """Source files of the running interpreter's standard library, its tests and installed packages left out."""
+    """Sources of the running interpreter's standard library: no tests, installed packages or tables of codecs."""
     root = Path(sysconfig.get_path("stdlib"))
-    left_out = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "lib2to3"}
+    left_out = {"encodings", "test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "lib2to3"}
     return sorted(path for path in root.rglob("*.py") if not left_out.intersection(path.relative_to(root).parts))
 
 
