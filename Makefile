@@ -22,7 +22,7 @@ help:  ## List the targets
 quickstart: .venv  ## Train, and see text, in minutes
 	.venv/bin/lit-llm fit --config configs/pretrain.yaml
 	@echo; echo "three samples:"
-	.venv/bin/lit-llm generate --checkpoint logs/pretrain --prompt "def " --num_samples 3 --seed 1
+	.venv/bin/lit-llm generate --checkpoint logs/pretrain --prompt "def get" --top_k 50 --num_samples 3 --seed 1
 	@echo; echo "to see the curves and the samples as they grew: .venv/bin/tensorboard --logdir logs"
 
 test: .venv  ## Run the default test suite
