@@ -9,6 +9,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lit_llm.batch import IGNORE_INDEX, Batch, PackedBatch
 
+AHEAD = 64  # batches whose places are computed together, which costs little more than those of one
+
 
 class Windows(Dataset):
     """Windows of `block_size` tokens and their targets, gathered a batch at a time.
@@ -134,16 +136,17 @@ class BatchOrder(Sampler):
         return self.windows // together if self.key is not None else -(-self.windows // together)
 
     def __iter__(self) -> Iterator[list[int]]:
-        for number in range(self.start, len(self)):
-            first = (number * self.world_size + self.rank) * self.batch_size
-            places = np.arange(first, first + self.batch_size)
+        for ahead in range(self.start, len(self), AHEAD):
+            numbers = np.arange(ahead, min(ahead + AHEAD, len(self)))
+            firsts = (numbers * self.world_size + self.rank) * self.batch_size
+            places = firsts[:, None] + np.arange(self.batch_size)  # (batches, B)
             if self.key is not None:
-                places = permute(places, self.windows, self.key)
-            else:
-                places = places[places < self.windows]
+                yield from permute(places.ravel(), self.windows, self.key).reshape(places.shape).tolist()
+                continue
+            for row in places:
+                row = row[row < self.windows]
                 # A rank with nothing left gets a window past the end: all its targets carry no loss.
-                places = places if len(places) else np.array([self.windows])
-            yield places.tolist()
+                yield row.tolist() if len(row) else [self.windows]
 
 
 class Loader:
