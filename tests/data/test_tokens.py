@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from lit_llm.data import ngrams, tokens
-from lit_llm.data.bpe import BPE, PATTERN, Tiktoken
+from lit_llm.data.bpe import BPE, FASTER, PATTERN, Tiktoken
 from lit_llm.data.sources import PIECE, Reading, Source
 from lit_llm.data.splits import Plan
 from lit_llm.data.tokenizer import Bytes, Characters, Tokenizer
@@ -119,7 +119,7 @@ def test_long_documents_are_tokenized_as_wholes(tmp_path: Path) -> None:
     """In pieces that give the ids of the whole."""
     text = "the cat's mats fit, 12 cats saw 1,000 dogs " * (PIECE // 30)
     corpus = prepare(source(tmp_path, [text, *TEXTS]), BPE(290), tmp_path / "made", 0.1, 0)
-    assert corpus.tokenizer.state()["pattern"] == PATTERN
+    assert corpus.tokenizer.state()["pattern"] == FASTER[PATTERN]
     whole = [*corpus.tokenizer.encode(text).tolist(), corpus.tokenizer.end_of_text]
     assert contents(corpus)["train"][: len(whole)] == whole
 
