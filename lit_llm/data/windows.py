@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from lit_llm.batch import IGNORE_INDEX, Batch, PackedBatch
 
-AHEAD = 64  # batches whose places are computed together, which costs little more than those of one
+AHEAD = 16  # batches whose places are computed together, which costs little more than those of one
 
 
 class Windows(Dataset):

@@ -176,7 +176,7 @@ def test_a_thousand_million_windows_start_at_once() -> None:
     finally:
         tracemalloc.stop()
     assert seconds < 1
-    assert peak < 1_000_000  # of 64 batches and the rounds of their permutation
+    assert peak < 100_000
     assert len(set(batch)) == 32
     assert all(0 <= place < 10**9 for place in batch)
     assert max(batch) > 5 * 10**8
