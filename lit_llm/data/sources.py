@@ -171,9 +171,9 @@ def cut(file: IO[str], size: int = PIECE) -> Iterator[str]:
     rest = ""
     while block := file.read(size):
         rest += block
-        places = [match.end() - 1 for match in re.finditer(r"[^\W\d_] ", rest[-4096:])]
-        if places:
-            place = max(len(rest) - 4096, 0) + places[-1]
+        start = max(len(rest) - 4096, 0)
+        if last := re.match(r".*[^\W\d_](?= )", rest[start:], re.DOTALL):
+            place = start + last.end()
         elif len(rest) >= 8 * size:
             place = len(rest)
         else:

@@ -72,15 +72,19 @@ def corpus_folder(source: Source, tokenizer: Tokenizer, val_fraction: float, tes
     return cache / hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
 
 
-def open_corpus(folder: Path) -> Corpus:
+def open_corpus(folder: Path, tokenizer: Tokenizer | None = None) -> Corpus:
     """Open a folder that `prepare` has written.
+
+    Args:
+        folder: Where it lies.
+        tokenizer: The tokenizer that made it, where it is at hand. None: it is rebuilt from the folder.
 
     Raises:
         ValueError: If a file is missing, damaged, or not as long as it was written.
     """
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
-        tokenizer = from_state(json.loads((folder / "tokenizer.json").read_text(encoding="utf-8")))
+        tokenizer = tokenizer or from_state(json.loads((folder / "tokenizer.json").read_text(encoding="utf-8")))
         for split in SPLITS:
             found = (folder / f"{split}.bin").stat().st_size
             wanted = meta["splits"][split]["tokens"] * np.dtype(meta["dtype"]).itemsize
@@ -118,6 +122,7 @@ def prepare(
             with FileLock(f"{folder}.lock"):
                 if not folder.exists():
                     _build(source, tokenizer, folder, val_fraction, test_fraction, workers or os.cpu_count() or 1)
+                    return open_corpus(folder, tokenizer)
     except OSError as error:  # of writing: what cannot be read is a ValueError already
         raise ValueError(
             f"cannot write token files to '{folder.parent}' ({error.strerror or error}); set LIT_LLM_CACHE, or "
