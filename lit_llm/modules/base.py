@@ -5,7 +5,9 @@ import warnings
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -40,6 +42,8 @@ class BaseModule(L.LightningModule):
                 objects = [k for k, v in self.hparams.items() if not isinstance(v, int | float | str | None)]
                 self.save_hyperparameters(ignore=["backbone", *objects], logger=False)
         self.backbone, self.optimizer, self.lr_scheduler = backbone, optimizer, lr_scheduler
+        self._sums: Tensor | float = 0.0  # (2,): losses and targets of an optimizer step
+        self._divisor: Tensor | None = None  # of the gradients after this backward pass
 
     def setup(self, stage: str) -> None:
         """Refuse data that the backbone cannot read.
@@ -90,6 +94,41 @@ class BaseModule(L.LightningModule):
         data = getattr(self.trainer, "datamodule", None)
         if data is not None:
             checkpoint["tokenizer"] = data.tokenizer_state()
+
+    def share_of_step(self, total: Tensor, count: Tensor, batch_idx: int) -> Tensor:
+        """What a batch adds to the mean loss of its optimizer step, in which each target weighs the same.
+
+        Lightning divides by the batches of a step and averages over the ranks, whatever each of them holds
+        (https://github.com/Lightning-AI/pytorch-lightning/issues/20350); here both are undone. Of several batches, how
+        many targets they have together is known after the last one: `on_after_backward` divides by it.
+
+        Args:
+            total: Sum of the losses of the batch.
+            count: Number of its targets.
+            batch_idx: Number of the batch in its epoch.
+        """
+        batches, ranks = self.trainer.accumulate_grad_batches, self.trainer.world_size
+        own = torch.stack([total.detach(), count.to(total.dtype)])
+        self._sums = own if batch_idx % batches == 0 else self._sums + own
+        self._divisor = None
+        if (batch_idx + 1) % batches and not self.trainer.is_last_batch:
+            return total * (batches * ranks)
+        if ranks > 1:
+            torch.distributed.all_reduce(self._sums)
+        targets = self._sums[1].clamp(min=1)  # none: a loss of 0, where a mean would be NaN
+        if self.logs_now:
+            self.log("train/loss", self._sums[0] / targets, prog_bar=True)
+        if batches == 1:
+            return total * (ranks / targets)
+        self._divisor = targets
+        return total * (batches * ranks)
+
+    def on_after_backward(self) -> None:
+        """Divide the gradients of several batches by all their targets."""
+        if self._divisor is not None:
+            for parameter in self.parameters():
+                if parameter.grad is not None:
+                    parameter.grad.div_(self._divisor)
 
     @property
     def logs_now(self) -> bool:

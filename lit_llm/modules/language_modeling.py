@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch.nn.functional as F
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -20,7 +21,8 @@ class LanguageModeling(BaseModule):
 
     Args:
         backbone: The network.
-        loss: Loss of (N, V) logits against (N,) targets, a mean over the targets that are not -100.
+        loss: Loss of (N, V) logits against (N,) targets, summed over the targets that are not -100; one of torch's is
+            told to sum.
         optimizer: Called with named parameter groups; weight decay reaches matrices and embeddings only.
         lr_scheduler: Called with the optimizer; stepped after each optimizer step. None: constant rates.
     """
@@ -33,7 +35,10 @@ class LanguageModeling(BaseModule):
         lr_scheduler: LRSchedulerCallable | None = None,
     ) -> None:
         super().__init__(backbone, optimizer, lr_scheduler)
-        self.loss = loss()
+        made: Any = loss()
+        if hasattr(made, "reduction"):
+            made.reduction = "sum"  # the mean is over all targets of an optimizer step, of which a batch is a part
+        self.loss = made
         # Of the held-out tokens, each with the same weight. NaN shows, instead of being left out.
         self.mean_loss = MeanMetric(nan_strategy="disable")
 
@@ -43,12 +48,9 @@ class LanguageModeling(BaseModule):
         return self.backbone(batch.idx, context)
 
     def training_step(self, batch: Batch | PackedBatch, batch_idx: int) -> Tensor:
-        """The loss of a batch."""
-        logits = self(batch)
-        loss = self.loss(logits.flatten(0, 1), batch.targets.flatten())
-        if self.logs_now:
-            self.log("train/loss", loss, prog_bar=True)
-        return loss
+        """What a batch adds to the mean loss of its optimizer step."""
+        total = self.loss(self(batch).flatten(0, 1), batch.targets.flatten())
+        return self.share_of_step(total, (batch.targets != IGNORE_INDEX).sum(), batch_idx)
 
     def validation_step(self, batch: Batch | PackedBatch, batch_idx: int) -> None:
         """Add a batch to the mean loss."""
