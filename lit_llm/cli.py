@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import yaml
 from lightning import LightningModule, Trainer
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint, LearningRateMonitor, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
@@ -23,8 +24,9 @@ import lit_llm.data.pretraining  # noqa: F401 (their classes can then be named i
 from lit_llm.config_files import check_config, named_files, secret_name, with_environment
 from lit_llm.data.base import TextDataModule
 from lit_llm.modules.base import BaseModule
+from lit_llm.training.checkpoint_io import WholeFiles, sweep
 from lit_llm.usage import MAX_SEED, OneSentence, reason
-from lit_llm.weights.checkpoint import find_checkpoint, misfits, module_class, read_checkpoint
+from lit_llm.weights.checkpoint import misfits, module_class, open_checkpoint
 
 LINKED = ("vocab_size", "block_size")  # attributes of the data that the backbone is built with
 TURNED_OFF_BY = {"enable_progress_bar": ProgressBar, "enable_checkpointing": Checkpoint, "logger": LearningRateMonitor}
@@ -166,23 +168,27 @@ class CLI(LightningCLI):
             if (number := values.get(f"trainer.{name}")) is not None and number < 1:
                 raise ValueError(f"--trainer.{name} {number} cannot be: it is at least 1")
         if config.get("ckpt_path") is not None:
-            config.ckpt_path = self._find_checkpoint(config.ckpt_path, config.trainer.get("logger"))
-            self.checkpoint = read_checkpoint(config.ckpt_path)
+            place, names = self._place(config.ckpt_path, config.trainer.get("logger"))
+            path, self.checkpoint = open_checkpoint(place, names)
+            config.ckpt_path = str(path)
+            if self.command == "fit":
+                sweep(path.parent)
         elif self.command != "fit":
             raise ValueError(f"{self.command} needs --ckpt_path: a file, a run folder, 'best' or 'last'")
 
-    def _find_checkpoint(self, path: str, logger: Any) -> str:
+    def _place(self, path: str, logger: Any) -> tuple[str | Path, tuple[str, ...]]:
+        """Where to look for a checkpoint, and for which names; `last` is never missing where there is a best one."""
         names = ("last", "best") if self.command == "fit" else ("best", "last")
         if "://" in path:
             raise ValueError(f"--ckpt_path '{path}' is not a file; download it first")
         if path not in names:
-            return str(find_checkpoint(path, names))
+            return path, names
         settings = getattr(logger, "init_args", None)
         if settings is None or "save_dir" not in settings or "name" not in settings:
             raise ValueError(
                 f"--ckpt_path {path} looks among the runs of --trainer.logger, which names none; give a path"
             )
-        return str(find_checkpoint(Path(settings.save_dir, settings.name), (path,)))
+        return Path(settings.save_dir, settings.name), ("last", "best") if path == "last" else ("best",)
 
     def instantiate_classes(self) -> None:
         """Build what the config names; what refuses its settings tells why, whoever wrote it."""
@@ -198,9 +204,12 @@ class CLI(LightningCLI):
             if settings.get(name) is False and isinstance(settings.callbacks, list):
                 settings.callbacks = [callback for callback in settings.callbacks if not isinstance(callback, kind)]
         try:
-            return super().instantiate_trainer(**kwargs)
+            trainer = super().instantiate_trainer(**kwargs)
         except TypeError as error:  # as it refuses some values
             raise ValueError(str(error)) from error
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # nobody has chosen another
+            trainer.strategy.checkpoint_io = WholeFiles()
+        return trainer
 
     def after_instantiate_classes(self) -> None:
         """Refuse, before any text is read, an optimizer that cannot be made and a checkpoint that does not belong."""

@@ -9,7 +9,7 @@ import torch
 from lit_llm.backbone import GPT
 from lit_llm.data.tokenizer import Tokenizer, from_state
 from lit_llm.inference.generate import generate
-from lit_llm.weights.checkpoint import find_checkpoint, load_backbone, read_checkpoint
+from lit_llm.weights.checkpoint import load_backbone, open_checkpoint
 
 
 @dataclass
@@ -31,7 +31,7 @@ class TextModel:
         Raises:
             ValueError: If there is none, it is damaged, or it holds no tokenizer.
         """
-        checkpoint = read_checkpoint(find_checkpoint(path))
+        path, checkpoint = open_checkpoint(path)
         if "tokenizer" not in checkpoint:
             raise ValueError(f"the checkpoint '{path}' holds no tokenizer; it was not written by lit-llm fit")
         try:

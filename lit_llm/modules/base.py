@@ -1,6 +1,8 @@
 """What all modules share: the backbone, its optimizer, and what goes into a checkpoint."""
 
+import hashlib
 import math
+import os
 import warnings
 from typing import Any
 
@@ -8,11 +10,12 @@ import lightning as L
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor
-from torch.optim import AdamW
+from torch.nn.utils import clip_grads_with_norm_
+from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from lit_llm.backbone import GPT
-from lit_llm.training.optim import Schedule, parameter_groups
+from lit_llm.training.optim import Schedule, parameter_groups, total_norm
 
 
 class BaseModule(L.LightningModule):
@@ -42,7 +45,7 @@ class BaseModule(L.LightningModule):
                 objects = [k for k, v in self.hparams.items() if not isinstance(v, int | float | str | None)]
                 self.save_hyperparameters(ignore=["backbone", *objects], logger=False)
         self.backbone, self.optimizer, self.lr_scheduler = backbone, optimizer, lr_scheduler
-        self._sums: Tensor | float = 0.0  # (2,): losses and targets of an optimizer step
+        self._sums = torch.zeros(2)  # losses and targets of an optimizer step
         self._divisor: Tensor | None = None  # of the gradients after this backward pass
 
     def setup(self, stage: str) -> None:
@@ -89,6 +92,12 @@ class BaseModule(L.LightningModule):
             for group, base, factor in zip(schedule.optimizer.param_groups, schedule.base_lrs, factors, strict=True):
                 group["lr"] = base * factor
 
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Draw anew for each batch: dropout is a function of (seed, epoch, batch, rank), in a resumed run as well."""
+        place = (os.environ.get("PL_GLOBAL_SEED", 0), self.current_epoch, batch_idx, self.global_rank)
+        digest = hashlib.blake2b(repr(place).encode(), digest_size=8).digest()
+        torch.manual_seed(int.from_bytes(digest))
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the tokenizer beside the weights: a checkpoint alone is enough to use the model."""
         data = getattr(self.trainer, "datamodule", None)
@@ -129,6 +138,31 @@ class BaseModule(L.LightningModule):
             for parameter in self.parameters():
                 if parameter.grad is not None:
                     parameter.grad.div_(self._divisor)
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Log the norm of the gradients, refuse what would ruin the weights, and clip: one pass for all three.
+
+        Raises:
+            FloatingPointError: If the loss or a gradient is infinite or NaN; nothing has been updated yet.
+        """
+        norm = total_norm(self.parameters())
+        if self.logs_now:
+            self.log("train/gradient_norm", norm)
+        leaves_out = self.trainer.scaler is not None  # of float16: such a step is left out, and the scale lowered
+        if not (leaves_out or torch.isfinite(norm + self._sums[0])):
+            raise FloatingPointError(
+                f"the loss is {self._sums[0] / self._sums[1]:.4g} and the norm of the gradients {norm:.4g} at step "
+                f"{self.global_step + 1}; the weights were not updated"
+            )
+        if gradient_clip_val and gradient_clip_algorithm == "value":
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_val:
+            clip_grads_with_norm_(self.parameters(), gradient_clip_val, norm)
 
     @property
     def logs_now(self) -> bool:

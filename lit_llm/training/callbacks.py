@@ -9,7 +9,6 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lit_llm.inference.text import TextModel
-from lit_llm.training.optim import total_norm
 
 
 class Throughput(Callback):
@@ -65,15 +64,6 @@ class Throughput(Callback):
     def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
         """Stop the clock."""
         self._window = None
-
-
-class GradientNorm(Callback):
-    """Logs `train/gradient_norm`, the norm of all gradients before they are clipped."""
-
-    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, optimizer: torch.optim.Optimizer) -> None:
-        """Measure, every n steps."""
-        if (trainer.global_step + 1) % trainer.log_every_n_steps == 0:
-            pl_module.log("train/gradient_norm", total_norm(pl_module.parameters()))
 
 
 class ReferenceLines(Callback):

@@ -1,6 +1,7 @@
 """Our own checkpoints: finding them, reading them safely, and the backbone inside."""
 
 import pickle
+import sys
 import zipfile
 from importlib import import_module
 from pathlib import Path
@@ -16,39 +17,67 @@ from lit_llm.sentences import sentence
 PARTS = ("state_dict", "hyper_parameters")  # what every checkpoint is asked for; each a dict
 
 
-def find_checkpoint(path: str | Path, names: tuple[str, ...] = ("best", "last")) -> Path:
-    """The checkpoint file behind a path: the file itself, or the newest below a run folder or a folder of runs.
+def find_checkpoints(path: str | Path, names: tuple[str, ...] = ("best", "last")) -> list[Path]:
+    """The checkpoint files behind a path: the file itself, or those below a run folder or a folder of runs.
 
     Args:
         path: A `.ckpt` file, a run folder (`logs/nano/version_3`) or a folder of runs (`logs/nano`).
         names: File names without suffix to take from a run, the preferred one first.
+
+    Returns:
+        At least one; those of the run that was written to last come first.
 
     Raises:
         ValueError: If there is none.
     """
     path = Path(path).expanduser()
     if path.is_file():
-        return path
+        return [path]
     if not path.is_dir():
         raise ValueError(f"there is no checkpoint or run folder '{path}'")
     found = [file for depth in ("", "*/") for name in names for file in path.glob(f"{depth}checkpoints/{name}.ckpt")]
     if not found:
         raise ValueError(f"the folder '{path}' holds no run with a checkpoint {' or '.join(names)}.ckpt")
-    newest = max(found, key=lambda file: file.stat().st_mtime).parent
-    return next(newest / f"{name}.ckpt" for name in names if (newest / f"{name}.ckpt") in found)
+    written: dict[Path, float] = {}
+    for file in found:
+        written[file.parent] = max(file.stat().st_mtime, written.get(file.parent, 0.0))
+    return sorted(found, key=lambda file: (-written[file.parent], names.index(file.stem)))
+
+
+def open_checkpoint(path: str | Path, names: tuple[str, ...] = ("best", "last")) -> tuple[Path, dict[str, Any]]:
+    """The first of the checkpoints behind a path that is whole, and what it holds; damaged ones are told of.
+
+    Args:
+        path: A `.ckpt` file, a run folder or a folder of runs.
+        names: File names without suffix to take from a run, the preferred one first.
+
+    Raises:
+        ValueError: If there is none, or none that is whole.
+    """
+    files = find_checkpoints(path, names)
+    for number, file in enumerate(files, start=1):
+        try:
+            return file, read_checkpoint(file)
+        except ValueError as error:
+            if number == len(files):
+                raise
+            print(f"warning: {error}; '{files[number]}' is tried instead", file=sys.stderr)
+    raise AssertionError("there is at least one")
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Read a checkpoint that this project has written, its tensors mapped from disk; no code in it is run.
 
     Raises:
-        ValueError: If the file is missing, cut short, or something else.
+        ValueError: If the file is missing, cut short, changed since it was written, or something else.
     """
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"there is no checkpoint '{path}'")
     if not zipfile.is_zipfile(path):
         raise ValueError(f"'{path}' ({path.stat().st_size} bytes) is no checkpoint, or one that was cut short")
+    if damaged := _damaged_record(path):
+        raise ValueError(f"'{path}' is damaged, or no checkpoint: its part {damaged} is not what was written")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
@@ -61,6 +90,15 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not (is_whole and all(isinstance(checkpoint.setdefault(part, {}), dict) for part in PARTS)):
         raise ValueError(f"'{path}' is no checkpoint of a training run; only those written by lit-llm can be used")
     return checkpoint
+
+
+def _damaged_record(path: Path) -> str | None:
+    """The name of a record that does not have the CRC-32 written with it, which torch itself does not look at."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip()
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError, EOFError) as error:
+        return f"with a broken header ({error})"
 
 
 def load_backbone(checkpoint: dict[str, Any]) -> GPT:

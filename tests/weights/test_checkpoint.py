@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import random
 import shutil
 from argparse import Namespace
 from collections.abc import Callable
@@ -10,15 +11,22 @@ from typing import Any
 
 import pytest
 import torch
-from cli_runs import run_folders, write_tiny
+from cli_runs import run_folders, same, write_tiny
 from python_runs import T, V, tiny_data, tiny_module, trainer
 
 from lit_llm.__main__ import main
 from lit_llm.inference.text import TextModel
 from lit_llm.modules import LanguageModeling
-from lit_llm.weights.checkpoint import find_checkpoint, load_backbone, misfits, module_class, read_checkpoint
+from lit_llm.weights.checkpoint import (
+    find_checkpoints,
+    load_backbone,
+    misfits,
+    module_class,
+    open_checkpoint,
+    read_checkpoint,
+)
 
-# find_checkpoint
+# find_checkpoints
 
 
 def runs(folder: Path, **files: int) -> Path:
@@ -33,15 +41,15 @@ def runs(folder: Path, **files: int) -> Path:
 
 
 def found(path: Path, *names: str) -> str:
-    file = find_checkpoint(path, names) if names else find_checkpoint(path)
+    file, *_ = find_checkpoints(path, names) if names else find_checkpoints(path)
     return "/".join(file.parts[-3::2])  # run and file
 
 
 def test_a_file_is_itself(tmp_path, monkeypatch) -> None:
     (tmp_path / "any name").touch()
-    assert find_checkpoint(tmp_path / "any name") == tmp_path / "any name"
+    assert find_checkpoints(tmp_path / "any name") == [tmp_path / "any name"]
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert find_checkpoint("~/any name") == tmp_path / "any name"
+    assert find_checkpoints("~/any name") == [tmp_path / "any name"]
 
 
 def test_a_run_gives_the_preferred_name_it_has(tmp_path) -> None:
@@ -64,11 +72,11 @@ def test_a_folder_of_runs_gives_the_one_written_last(tmp_path) -> None:
 def test_no_checkpoint_is_an_error(tmp_path) -> None:
     folder = runs(tmp_path, version_0__other=1)
     with pytest.raises(ValueError, match=r"nano' holds no run with a checkpoint best or last\.ckpt"):
-        find_checkpoint(folder)
+        find_checkpoints(folder)
     with pytest.raises(ValueError, match=r"holds no run with a checkpoint last\.ckpt"):
-        find_checkpoint(tmp_path, ("last",))
+        find_checkpoints(tmp_path, ("last",))
     with pytest.raises(ValueError, match=r"there is no checkpoint or run folder '.*nowhere'"):
-        find_checkpoint(tmp_path / "nowhere")
+        find_checkpoints(tmp_path / "nowhere")
 
 
 # read_checkpoint
@@ -149,6 +157,48 @@ def test_what_is_no_checkpoint_is_refused_in_a_sentence(checkpoint, tmp_path, ki
 def test_a_missing_file_is_refused(tmp_path) -> None:
     with pytest.raises(ValueError, match=r"there is no checkpoint '.*x\.ckpt'"):
         read_checkpoint(tmp_path / "x.ckpt")
+
+
+def test_a_flipped_bit_is_found_or_harmless(checkpoint, tmp_path) -> None:
+    """K6: wherever it falls, the file is refused, or reads as before: a bit of padding, or a date."""
+    good, path = checkpoint.read_bytes(), tmp_path / "flipped.ckpt"
+    whole, refused = read_checkpoint(checkpoint), 0
+    choose = random.Random(0)
+    for place in [choose.randrange(len(good)) for _ in range(200)]:
+        path.write_bytes(good[:place] + bytes([good[place] ^ 1 << choose.randrange(8)]) + good[place + 1 :])
+        try:
+            assert same(read_checkpoint(path)["state_dict"], whole["state_dict"]), place
+        except ValueError as error:
+            refused += 1
+            assert "is damaged, or no checkpoint" in str(error) or "is no checkpoint" in str(error)
+    assert refused > 150
+
+
+def test_a_damaged_one_is_skipped_and_told_of(checkpoint, tmp_path, capsys) -> None:
+    """K16: the next one of the run is taken, then those of the runs before; a file named by itself is not replaced."""
+    folder = runs(tmp_path, version_0__last=1, version_1__best=2, version_1__last=3)
+    good = checkpoint.read_bytes()
+    files = find_checkpoints(folder, ("last", "best"))
+    for file in files:
+        file.write_bytes(good)
+    stamp(files)
+    for number, file in enumerate(files[:2], start=1):
+        file.write_bytes(good[: len(good) // 2])
+        stamp(files)
+        assert open_checkpoint(folder, ("last", "best"))[0] == files[number]
+        assert f"'{file}' ({len(good) // 2} bytes) is no checkpoint" in capsys.readouterr().err
+    files[2].write_bytes(b"")
+    stamp(files)
+    with pytest.raises(ValueError, match=r"version_0/checkpoints/last\.ckpt' \(0 bytes\) is no checkpoint"):
+        open_checkpoint(folder, ("last", "best"))
+    with pytest.raises(ValueError, match=r"version_1/checkpoints/last\.ckpt'"):
+        open_checkpoint(files[0])
+
+
+def stamp(files: list[Path]) -> None:
+    """Dates in the order of the files, the first one being the newest."""
+    for age, file in enumerate(files):
+        os.utime(file, (100 - age, 100 - age))
 
 
 # load_backbone

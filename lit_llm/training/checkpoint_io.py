@@ -1,0 +1,101 @@
+"""How checkpoint files are written: whole or not at all."""
+
+import os
+import shutil
+import socket
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch.utilities import rank_zero_warn
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Writes a checkpoint beside its place, waits for the disk, then renames: a kill at any moment leaves the old one.
+
+    Lightning writes to TMPDIR and moves from there, which is a copy, and can be cut, if that is another file system.
+    Every record of the file carries a CRC-32, written by torch and checked by `read_checkpoint`.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write, or leave everything as it was.
+
+        Raises:
+            OSError: If the file cannot be written; the message says how much room there is.
+        """
+        path = Path(path)
+        part = path.with_name(f"{path.name}.part-{socket.gethostname()}-{os.getpid()}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with open(part, "wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, path)
+            _sync_folder(path.parent)
+        except (OSError, RuntimeError) as error:  # torch's writer turns some of the former into the latter
+            raise OSError(
+                f"cannot write the checkpoint '{path}' ({_cause(error)}; it needs {_size(checkpoint) / 1e6:.0f} MB, and "
+                f"there are {_room(path.parent)}); the one before is as it was"
+            ) from error
+        finally:
+            part.unlink(missing_ok=True)
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Remove a checkpoint; one that stays is no reason to stop a run."""
+        try:
+            super().remove_checkpoint(path)
+        except OSError as error:
+            rank_zero_warn(f"the checkpoint '{path}' could not be removed ({error.strerror or error})")
+
+
+def sweep(folder: Path) -> None:
+    """Remove what runs that were killed on this machine in the middle of a save have left in a folder."""
+    for part in folder.glob(f"*.part-{socket.gethostname()}-*"):
+        if os.name == "posix" and not _is_alive(int(part.name.rpartition("-")[2])):
+            part.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename last beyond a power cut; where folders cannot be opened, the system does it by itself."""
+    with suppress(PermissionError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _cause(error: BaseException) -> str:
+    """What the system said, from behind what torch made of it."""
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, OSError) and link.strerror:
+            return link.strerror
+        link = link.__cause__ or link.__context__
+    return str(error).split("\n")[0]
+
+
+def _size(value: Any) -> int:
+    """Bytes of the tensors in nested dicts and lists."""
+    if isinstance(value, torch.Tensor):
+        return value.nbytes
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return sum(map(_size, parts))
+
+
+def _room(folder: Path) -> str:
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    return f"{shutil.disk_usage(existing).free / 1e6:.0f} MB"
