@@ -4,18 +4,15 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from lightning import LightningModule, Trainer
+from lightning import Trainer
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint, LearningRateMonitor, ProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -23,9 +20,12 @@ import lit_llm.data.bpe
 import lit_llm.data.pretraining  # noqa: F401 (their classes can then be named in short, --data.tokenizer Bytes)
 from lit_llm.config_files import check_config, named_files, secret_name, with_environment
 from lit_llm.data.base import TextDataModule
+from lit_llm.failures import failure
 from lit_llm.modules.base import BaseModule
-from lit_llm.training.checkpoint_io import WholeFiles, sweep
-from lit_llm.usage import MAX_SEED, OneSentence, reason
+from lit_llm.run_config import SaveConfig, flat
+from lit_llm.training.checkpoint_io import CheckpointError, WholeFiles, sweep
+from lit_llm.training.checkpoints import LastCheckpoint
+from lit_llm.usage import MAX_SEED, OneSentence, RunError, reason
 from lit_llm.weights.checkpoint import misfits, module_class, open_checkpoint
 
 LINKED = ("vocab_size", "block_size")  # attributes of the data that the backbone is built with
@@ -65,45 +65,6 @@ def run(args: list[str]) -> int:
 
 class Parser(OneSentence, LightningArgumentParser):
     """LightningCLI's parser, with errors of one sentence."""
-
-
-class SaveConfig(SaveConfigCallback):
-    """Writes the whole configuration into the run folder, and into TensorBoard as text and as hyper-parameters."""
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write the file; without a logger there is no run folder, and nothing is written."""
-        if trainer.logger is not None:
-            super().setup(trainer, pl_module, stage)
-
-    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Add to TensorBoard what the file in the run folder says."""
-        if stage != "fit" or not isinstance(trainer.logger, TensorBoardLogger):
-            return
-        from torch.utils.tensorboard.summary import hparams  # here, for tensorboard is slow to import
-
-        text = self.parser.dump(self.config, skip_none=False)
-        trainer.logger.experiment.add_text("config", f"```yaml\n{text}\n```", 0)
-        config = yaml.safe_load(text)
-        values = dict(_flat({key: config[key] for key in ("seed_everything", "model", "data")}))
-        parameters = {
-            key: value if isinstance(value, bool | int | float) else str(value) for key, value in values.items()
-        }
-        # By the names of the scalars: the HParams page shows their latest values, of a killed run as well.
-        metrics = dict.fromkeys(("val/loss", "val/perplexity", "val/bits_per_byte", "tokens"), 0.0)
-        for summary in hparams(parameters, metrics):
-            trainer.logger.experiment.file_writer.add_summary(summary)
-
-
-def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """What is set below a nested mapping, each value with the dotted name of its option; plain lists stay whole."""
-    if isinstance(value, list) and any(isinstance(inner, dict | list) for inner in value):
-        value = dict(enumerate(value))
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            own = key in ("init_args", "class_path")  # levels of the file that the command line leaves out
-            yield from _flat(inner, name if own else f"{name}.{key}" if name else str(key))
-    elif value is not None:
-        yield name, value
 
 
 class CLI(LightningCLI):
@@ -153,7 +114,7 @@ class CLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Refuse what would fail late, leak, be ignored, or silently start from scratch."""
         config = self.config[self.command]
-        values = dict(_flat(config.clone().as_dict()))
+        values = dict(flat(config.clone().as_dict()))
         if name := secret_name(values):
             raise ValueError(
                 f"'{name}' holds a secret, and the configuration is written into the run folder; give it in the "
@@ -270,7 +231,7 @@ class CLI(LightningCLI):
         # The factors of a LambdaLR are no part of its state: there the config counts, and a run can be made longer.
         if not (saved.get("lr_scheduler") and isinstance(lr_scheduler, LambdaLR)):
             names.append("lr_scheduler")
-        old, new = (dict(_flat({name: settings.get(name) for name in names})) for settings in (saved, wanted))
+        old, new = (dict(flat({name: settings.get(name) for name in names})) for settings in (saved, wanted))
         for key in [*new, *(old.keys() - new.keys())]:
             if old.get(key) != new.get(key) and key.rpartition(".")[2] not in HOW_NOT_WHAT:
                 raise ValueError(
@@ -282,7 +243,17 @@ class CLI(LightningCLI):
         try:
             super()._run_subcommand(subcommand)
         except BrokenPipeError as error:  # unlike for a text, whose reader has had enough
-            raise RuntimeError("the reader of the progress has left, and the run stopped with it") from error
+            raise RunError("the reader of the progress has left, and the run stopped with it") from error
+        except (FloatingPointError, CheckpointError, RuntimeError) as error:
+            said = failure(error, self.datamodule.batch_size, self.datamodule.block_size)
+            if said is None:
+                raise
+            raise RunError(f"{said}; {self._what_is_left()}") from error
+
+    def _what_is_left(self) -> str:
+        saved = [each.saved for each in self.trainer.checkpoint_callbacks if isinstance(each, LastCheckpoint)]
+        path = next(filter(None, saved), self.config_init[self.command].get("ckpt_path"))
+        return f"the last checkpoint is '{path}'" if path else "no checkpoint had been written yet"
 
     def predict(self, **kwargs: Any) -> None:
         """Write the predictions, a list with one tensor a batch, into the run folder; each process its own."""

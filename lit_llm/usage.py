@@ -13,6 +13,10 @@ from lit_llm.sentences import sentence
 MAX_SEED = 2**32 - 1  # numpy's
 
 
+class RunError(RuntimeError):
+    """A run that failed for a reason that one sentence tells; exit code 1."""
+
+
 class OneSentence:
     """Mixin for a jsonargparse parser: an error is one sentence on stderr, and exit code 2."""
 
@@ -34,12 +38,12 @@ class Parser(OneSentence, jsonargparse.ArgumentParser):
     """The parser of the commands that train nothing."""
 
 
-def fail(prog: str, message: str, error: BaseException | None = None) -> NoReturn:
-    """Print one line and exit with code 2; with LIT_LLM_DEBUG=1, say where it was found."""
+def fail(prog: str, message: str, error: BaseException | None = None, code: int = 2) -> NoReturn:
+    """Print one line and exit; with LIT_LLM_DEBUG=1, say where it was found."""
     if error is not None and os.environ.get("LIT_LLM_DEBUG"):
         traceback.print_exception(error)
     print(f"{prog}: error: {' '.join(message.splitlines())}", file=sys.stderr)
-    sys.exit(2)
+    sys.exit(code)
 
 
 def guarded(prog: str, command: Callable[[], int]) -> int:
@@ -73,6 +77,8 @@ def guarded(prog: str, command: Callable[[], int]) -> int:
         if isinstance(stop.__context__, KeyboardInterrupt):
             return 130
         raise
+    except RunError as error:
+        fail(prog, str(error), error, code=1)
     except ValueError as error:
         refusal = reason(error)
         if not _raised_here(refusal):

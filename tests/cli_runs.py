@@ -136,6 +136,18 @@ def same(first: dict, second: dict) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
+def equal_at_the_end(first: Path, second: Path) -> bool:
+    """Weights, optimizer and schedule, bit for bit."""
+    one, two = weights(first), weights(second)
+    moments = [checkpoint["optimizer_states"][0]["state"] for checkpoint in (one, two)]
+    return (
+        same(one["state_dict"], two["state_dict"])
+        and all(same(moments[0][number], moments[1][number]) for number in moments[0])
+        and one["optimizer_states"][0]["param_groups"] == two["optimizer_states"][0]["param_groups"]
+        and one["lr_schedulers"] == two["lr_schedulers"]
+    )
+
+
 def wait_for(process: subprocess.Popen, there: Callable[[], object], seconds: float = 120) -> None:
     """Look until something is there; a process that has ended, or takes too long, has failed."""
     deadline = time.monotonic() + seconds

@@ -24,6 +24,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lit_llm": {"lit_llm.backbone"},  # for `from lit_llm import GPT`, on first use
     "lit_llm.__main__": {"lit_llm"},
     "lit_llm.cli": {"lit_llm"},
+    "lit_llm.run_config": set(),
+    "lit_llm.failures": {"lit_llm.training"},
     **dict.fromkeys(PLAIN, PLAIN),
     "lit_llm.batch": set(),
     "lit_llm.backbone": {"lit_llm.backbone"},

@@ -1,11 +1,10 @@
-"""A run that goes on from its checkpoint: what it does then, and what is refused (K14, K15, K17, T4, trap 1)."""
+"""A run that goes on from its checkpoint: what it does then, and what is refused (K14, K15, K17, trap 1)."""
 
 import math
-import signal
 from pathlib import Path
 
 import pytest
-from cli_runs import call, losses, refusal, run_folders, same, spawn, wait_for, weights, write_tiny
+from cli_runs import call, equal_at_the_end, losses, refusal, run_folders, weights, write_tiny
 
 from lit_llm.__main__ import main
 
@@ -29,18 +28,6 @@ class Crash(Callback):
         if self.batches < 0:
             raise RuntimeError("crash")
 """
-
-
-def equal_at_the_end(first: Path, second: Path) -> bool:
-    """Weights, optimizer and schedule, bit for bit."""
-    one, two = weights(first), weights(second)
-    moments = [checkpoint["optimizer_states"][0]["state"] for checkpoint in (one, two)]
-    return (
-        same(one["state_dict"], two["state_dict"])
-        and all(same(moments[0][number], moments[1][number]) for number in moments[0])
-        and one["optimizer_states"][0]["param_groups"] == two["optimizer_states"][0]["param_groups"]
-        and one["lr_schedulers"] == two["lr_schedulers"]
-    )
 
 
 def where(run: Path) -> tuple[int, int]:
@@ -91,28 +78,6 @@ def test_accumulated_gradients_are_never_cut_in_two(tmp_path, capsys, monkeypatc
     whole, first, second, last = run_folders(tmp_path)
     assert [weights(run)["global_step"] for run in (first, second, last)] == [2, 3, 6]
     assert equal_at_the_end(whole, last)
-
-
-@pytest.mark.slow
-def test_a_killed_run_goes_on(tmp_path, capsys) -> None:
-    """T4: killed without a warning, it goes on from its last validation, and ends as if nothing had happened."""
-    args = ("fit", "-c", write_tiny(tmp_path, lines=8), *SCHEDULE, "--trainer.val_check_interval=20")
-    process = spawn(*args, "--trainer.max_steps=-1")
-    wait_for(process, lambda: list(tmp_path.glob("logs/tiny/*/checkpoints/last.ckpt")))
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-
-    (killed,) = run_folders(tmp_path)
-    step = weights(killed)["global_step"]
-    assert step % 20 == 0
-    end = f"--trainer.max_steps={step + 25}"
-    assert call(capsys, *args, end, "--ckpt_path=last").code == 0
-    assert call(capsys, *args, end).code == 0
-    _, resumed, whole = run_folders(tmp_path)
-    for tag in ("train/loss", "val/loss"):
-        assert losses(resumed, tag) == {at: loss for at, loss in losses(whole, tag).items() if at >= step}
-    assert equal_at_the_end(whole, resumed)
 
 
 def test_a_run_can_be_made_longer(tmp_path, capsys) -> None:

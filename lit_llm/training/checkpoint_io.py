@@ -12,6 +12,10 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_warn
 
 
+class CheckpointError(OSError):
+    """A checkpoint that could not be written."""
+
+
 class WholeFiles(TorchCheckpointIO):
     """Writes a checkpoint beside its place, waits for the disk, then renames: a kill at any moment leaves the old one.
 
@@ -23,7 +27,7 @@ class WholeFiles(TorchCheckpointIO):
         """Write, or leave everything as it was.
 
         Raises:
-            OSError: If the file cannot be written; the message says how much room there is.
+            CheckpointError: If the file cannot be written; the message says how much room there is.
         """
         path = Path(path)
         part = path.with_name(f"{path.name}.part-{socket.gethostname()}-{os.getpid()}")
@@ -36,9 +40,10 @@ class WholeFiles(TorchCheckpointIO):
             os.replace(part, path)
             _sync_folder(path.parent)
         except (OSError, RuntimeError) as error:  # torch's writer turns some of the former into the latter
-            raise OSError(
-                f"cannot write the checkpoint '{path}' ({_cause(error)}; it needs {_size(checkpoint) / 1e6:.0f} MB, and "
-                f"there are {_room(path.parent)}); the one before is as it was"
+            needed, free = _size(checkpoint) / 1e6, _room(path.parent) / 1e6
+            raise CheckpointError(
+                f"cannot write the checkpoint '{path}' ({_cause(error)}; it needs {needed:.0f} MB, and there are "
+                f"{free:.0f} MB); the one before is as it was"
             ) from error
         finally:
             part.unlink(missing_ok=True)
@@ -96,6 +101,6 @@ def _size(value: Any) -> int:
     return sum(map(_size, parts))
 
 
-def _room(folder: Path) -> str:
+def _room(folder: Path) -> int:
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    return f"{shutil.disk_usage(existing).free / 1e6:.0f} MB"
+    return shutil.disk_usage(existing).free

@@ -1,10 +1,13 @@
 """Which checkpoints a run keeps: the best one and the last one."""
 
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
+
+from lit_llm.training.signals import Signals
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -24,10 +27,12 @@ class BestCheckpoint(ModelCheckpoint):
 
 
 class LastCheckpoint(Checkpoint):
-    """Keeps `checkpoints/last.ckpt` in the run folder: written at each validation, and when the training ends.
+    """Keeps `checkpoints/last.ckpt` in the run folder: written at each validation, at signals, and at the end.
 
     Lightning's `save_last` writes only together with a new best, so that what was learnt after it would be lost.
     Gradients in the middle of an accumulation are in no checkpoint: one that falls there waits for the optimizer step.
+    A signal waits as well, and for the end of a validation: SIGTERM, SIGINT (Ctrl-C, unless given twice) and SIGHUP
+    then stop the run, SIGUSR1 lets it go on, or hands a SLURM job back to the queue.
 
     Args:
         every_n_train_steps: Optimizer steps between further ones. None: none between two validations.
@@ -40,20 +45,41 @@ class LastCheckpoint(Checkpoint):
         if every_n_train_steps is not None and every_n_train_steps < 1:
             raise ValueError(f"every_n_train_steps {every_n_train_steps} cannot be: it is at least 1, or null")
         self.every_n_train_steps = every_n_train_steps
+        self.saved: Path | None = None  # the file, once it is written
         self._saved_step: int | None = None
         self._last_step, self._has_stepped, self._is_due = 0, True, False
+        self._signals, self._signal = Signals(), 0
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-        """Begin to count, where a resumed run goes on."""
-        self._last_step = trainer.global_step
+        """Begin to count, where a resumed run goes on, and to listen; see at once whether files can be written."""
+        self._last_step, self._signal = trainer.global_step, 0
+        self._signals.listen()
+        folder = self._path(trainer).parent
+        if trainer.is_global_zero and not trainer.fast_dev_run:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                TemporaryFile(dir=folder).close()
+            except OSError as error:
+                raise ValueError(f"no checkpoint can be written to '{folder}' ({error.strerror or error})") from error
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Save every n steps, and what a validation has left to save."""
+        """Save every n steps, what a validation has left to save, and when a signal asks for it."""
         step = trainer.global_step
         self._has_stepped, self._last_step = step > self._last_step, step
-        every = self.every_n_train_steps
-        if self._has_stepped and (self._is_due or (every is not None and step % every == 0)):
+        if not self._has_stepped:
+            return
+        self._signal = self._signals.noted(trainer)
+        if self._signal or self._is_due or (self.every_n_train_steps and step % self.every_n_train_steps == 0):
             self._save(trainer)
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Obey the signal of the step before, whose values have now been logged."""
+        self._obey(trainer)
+
+    def on_validation_start(self, trainer: Any, pl_module: Any) -> None:
+        """Obey the signal of the step before, whose values have now been logged."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            self._obey(trainer)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Save, in the middle of a training."""
@@ -65,10 +91,20 @@ class LastCheckpoint(Checkpoint):
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Save the end."""
         self._save(trainer)
+        self._obey(trainer)
+
+    def _obey(self, trainer: Any) -> None:
+        if self._signal:
+            number, self._signal = self._signal, 0
+            self._signals.obey(number, trainer)
+
+    def _path(self, trainer: Any) -> Path:
+        return Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints" / "last.ckpt"
 
     def _save(self, trainer: Any) -> None:
         self._is_due = False
         if trainer.fast_dev_run or trainer.global_step in (0, self._saved_step):
             return
-        trainer.save_checkpoint(Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints" / "last.ckpt")
-        self._saved_step = trainer.global_step
+        path = self._path(trainer)
+        trainer.save_checkpoint(path)
+        self.saved, self._saved_step = path, trainer.global_step
