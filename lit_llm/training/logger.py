@@ -1,10 +1,53 @@
 """The run folder: `logs/<name>/version_N/`, made by one run alone."""
 
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter  # slow to import
+
+
+class _ForgivingWriter:
+    """TensorBoard's event file; a full disk, or a folder that somebody removes, costs the rest of it, but not the run.
+
+    Args:
+        writer: What writes the file.
+    """
+
+    def __init__(self, writer: Any) -> None:
+        self._writer, self._is_lost = writer, False
+
+    def add_event(self, *args: Any, **kwargs: Any) -> None:
+        """Hand an event to the thread that writes."""
+        self._try(self._writer.add_event, *args, **kwargs)
+
+    def flush(self) -> None:
+        """Wait for the file."""
+        self._try(self._writer.flush)
+
+    def close(self) -> None:
+        """Write the rest."""
+        self._try(self._writer.close)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._writer, name)
+
+    def _try(self, write: Callable[..., None], *args: Any, **kwargs: Any) -> None:
+        if self._is_lost:
+            return
+        try:
+            write(*args, **kwargs)
+        except OSError as error:
+            self._is_lost = True
+            reason = error.strerror or error
+            print(f"warning: the events of the run cannot be written ({reason}); it goes on without", file=sys.stderr)
 
 
 class RunLogger(TensorBoardLogger):
@@ -27,6 +70,16 @@ class RunLogger(TensorBoardLogger):
         existing = next(folder for folder in (self._runs, *self._runs.parents) if exists(folder))
         if not (existing.is_dir() and os.access(existing, os.W_OK)):
             raise self._refusal("no folder that can be written to" if existing.is_dir() else f"'{existing}' is a file")
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> "SummaryWriter":
+        """TensorBoard's writer, on the first rank."""
+        made = super().experiment
+        inner = made._get_file_writer()
+        if not isinstance(inner.event_writer, _ForgivingWriter):
+            inner.event_writer = _ForgivingWriter(inner.event_writer)
+        return made
 
     @property
     def version(self) -> int | str:

@@ -60,6 +60,26 @@ def test_last_is_not_the_best(tmp_path) -> None:
     assert last(tmp_path)["global_step"] == 6
 
 
+@pytest.mark.parametrize("broken", [1, 2])
+def test_nan_is_not_the_best(tmp_path, broken) -> None:
+    """N4: neither as the first score, which any later one beats, nor as one after a number."""
+    validations: list[int] = []
+
+    def spoil(run: Any, module: Any) -> None:
+        validations.append(run.global_step)
+        module.backbone.norm.weight.data.mul_(float("nan") if len(validations) == broken else 1.0)
+
+    def mend(run: Any, module: Any) -> None:
+        module.backbone.norm.weight.data.nan_to_num_(1.0)
+
+    best = BestCheckpoint()
+    every = {"val_check_interval": 2, "check_val_every_n_epoch": None, "enable_checkpointing": True}
+    own = {"callbacks": [Call("on_validation_start", spoil), best, Call("on_validation_end", mend)]}
+    trainer(**every | own, max_steps=4, default_root_dir=tmp_path / "run").fit(tiny_module(), tiny_data(tmp_path))
+    assert validations == [2, 4]
+    assert torch.load(best.best_model_path, weights_only=True)["global_step"] == (4 if broken == 1 else 2)
+
+
 def set_rates(run: Any, module: Any, rate: float) -> None:
     for group in run.optimizers[0].param_groups:
         group["lr"] = rate
