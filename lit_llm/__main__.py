@@ -25,7 +25,8 @@ commands:
 What stands later wins: defaults in the code, then each --config from left to right, then the environment
 (PL_FIT__TRAINER__MAX_STEPS=3 is --trainer.max_steps=3), then the options.
 
-exit codes: 0 done, 1 the run failed, 2 wrong usage or input, 130 interrupted, 143 terminated.
+exit codes: 0 done, 1 the run failed, 2 wrong usage or input, 129 hung up, 130 interrupted,
+143 terminated.
 A wrong input is told in one line; LIT_LLM_DEBUG=1 shows where it was found."""
 
 
