@@ -4,43 +4,19 @@ Each part is an ordinary `nn.Module` that GPT receives as a factory; torch's own
 (`torch.nn.LayerNorm`, `torch.nn.RMSNorm`, `torch.nn.GELU`).
 """
 
-import math
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lit_llm.backbone.attention_kernels import attend
 from lit_llm.backbone.context import Context as Context
 from lit_llm.backbone.rotary import Rotary
 
 NormFactory = Callable[[int], nn.Module]  # width
 ActivationFactory = Callable[[], nn.Module]
 RotaryFactory = Callable[[int], Rotary]  # head_dim
-
-
-def attend(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, softcap: float | None, dropout: float
-) -> Tensor:
-    """Causal attention of q (B, H, T, D) over k and v (B, G, T, D), G dividing H; the one place that picks a kernel.
-
-    The soft cap (Gemma 2, https://arxiv.org/abs/2408.00118) needs the scores themselves, which no fused kernel shows.
-    """
-    # Flash alone takes fewer key-value heads, but neither a mask nor fp32. Asked for those, torch falls back in silence
-    # to a kernel that stores (B, H, T, T); with repeated heads it finds another fused one.
-    flash = softcap is None and mask is None and v.dtype in (torch.float16, torch.bfloat16)
-    groups = q.shape[1] // k.shape[1]
-    if groups > 1 and not flash:
-        k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
-    if softcap is None:
-        return F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scale, enable_gqa=flash
-        )
-    scores = softcap * torch.tanh((q @ k.transpose(-2, -1)).float() * (scale / softcap))  # (B, H, T, T)
-    if mask is None:
-        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
-    weights = scores.masked_fill(~mask, -math.inf).softmax(dim=-1).to(v.dtype)
-    return F.dropout(weights, dropout) @ v
 
 
 class CausalSelfAttention(nn.Module):

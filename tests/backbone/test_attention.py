@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from lit_llm.backbone import attention_kernels
+from lit_llm.backbone.attention_kernels import attend
 from lit_llm.backbone.context import Context, positions_in_documents
-from lit_llm.backbone.layers import CausalSelfAttention, attend
+from lit_llm.backbone.layers import CausalSelfAttention
 from lit_llm.backbone.rotary import Rotary
 
 B, T, H, C = 3, 7, 4, 24
@@ -97,6 +99,13 @@ def build(**settings: Any) -> tuple[CausalSelfAttention, Tensor]:
     return attention, torch.randn(B, T, C)
 
 
+@pytest.fixture(params=["plain products", "fused kernel"])
+def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel that a CPU chooses for T tokens, and the one that it would choose for more."""
+    monkeypatch.setattr(attention_kernels, "SHORT", T if request.param == "plain products" else T - 1)
+
+
+@pytest.mark.usefixtures("kernel")
 @pytest.mark.parametrize("documents", [None, DOCUMENTS], ids=["whole rows", "documents"])
 @pytest.mark.parametrize("settings", CASES.values(), ids=CASES)
 def test_equals_the_textbook(settings: dict[str, Any], documents: Tensor | None) -> None:
@@ -106,6 +115,7 @@ def test_equals_the_textbook(settings: dict[str, Any], documents: Tensor | None)
     torch.testing.assert_close(attention(x, context), expected, rtol=1e-5, atol=1e-5)  # fp32, values near 1
 
 
+@pytest.mark.usefixtures("kernel")
 @pytest.mark.parametrize("settings", [CASES["grouped queries"], CASES["all"]], ids=["grouped queries", "all"])
 def test_the_gradient_equals_the_textbooks(settings: dict[str, Any]) -> None:
     attention, x = build(**settings)
@@ -117,9 +127,14 @@ def test_the_gradient_equals_the_textbooks(settings: dict[str, Any]) -> None:
         assert (ours - theirs).abs().max() <= 1e-5 * theirs.abs().max()  # fp32
 
 
+@pytest.mark.usefixtures("kernel")
+@pytest.mark.parametrize("in_hardware", [False, True])
 @pytest.mark.parametrize("settings", CASES.values(), ids=CASES)
-def test_bfloat16_takes_the_same_path_in_its_own_precision(settings: dict[str, Any]) -> None:
-    """Grouped heads go to another kernel than in fp32; 8 bits, rounded a few times on the way."""
+def test_bfloat16_costs_no_more_than_its_precision(
+    settings: dict[str, Any], in_hardware: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the CPU multiplies it or not; 8 bits, rounded a few times on the way."""
+    monkeypatch.setattr(attention_kernels, "CPU_MULTIPLIES_BFLOAT16", in_hardware)
     attention, x = build(**settings)
     expected = attention(x)
     error = attention.bfloat16()(x.bfloat16()).float() - expected
@@ -129,8 +144,11 @@ def test_bfloat16_takes_the_same_path_in_its_own_precision(settings: dict[str, A
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("masked", [False, True])
-def test_a_fused_kernel_takes_every_call(device: str, dtype: torch.dtype, masked: bool) -> None:
+def test_a_fused_kernel_takes_every_call(
+    device: str, dtype: torch.dtype, masked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """None falls back to the kernel that stores all scores; a GPU's fused ones want grouped heads repeated."""
+    monkeypatch.setattr(attention_kernels, "SHORT", T - 1)
     torch.manual_seed(0)
     q, k = torch.randn(B, H, T, 8).to(device, dtype), torch.randn(B, 2, T, 8).to(device, dtype)
     mask = torch.ones(T, T, dtype=torch.bool, device=device).tril() if masked else None
@@ -141,6 +159,33 @@ def test_a_fused_kernel_takes_every_call(device: str, dtype: torch.dtype, masked
         torch.testing.assert_close(fused, attend(q, k, k, mask, 0.4, None, 0.0), rtol=tolerance, atol=tolerance)
 
 
+def largest_saved(length: int) -> int:
+    """Elements of the largest tensor that attention keeps for its backward pass."""
+    q, sizes = torch.randn(1, 2, length, 4, requires_grad=True), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda saved: sizes.append(saved.numel()), lambda _: None):
+        attend(q, q * 2, q * 3, None, 0.5, None, 0.0)
+    return max(sizes)
+
+
+def test_long_inputs_store_no_scores() -> None:
+    """Of short ones a CPU keeps (H, T, T); the memory of longer ones grows with T, not with its square."""
+    short = attention_kernels.SHORT
+    assert largest_saved(short) == 2 * short**2
+    assert largest_saved(short + 1) == 2 * (short + 1) * 4
+
+
+def test_autocast_does_not_undo_the_choice_of_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a CPU emulates bfloat16, its products are those of fp32, rounded once at the end."""
+    monkeypatch.setattr(attention_kernels, "CPU_MULTIPLIES_BFLOAT16", False)
+    torch.manual_seed(0)
+    for length in (T, attention_kernels.SHORT + 1):
+        q = torch.randn(B, H, length, 8).bfloat16()
+        expected = attend(q.float(), q.float(), q.float(), None, 0.4, None, 0.0).bfloat16()
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(attend(q, q, q, None, 0.4, None, 0.0), expected)
+
+
+@pytest.mark.usefixtures("kernel")
 @pytest.mark.parametrize("softcap", [None, 50.0])
 def test_dropout_acts_in_training_alone(softcap: float | None) -> None:
     attention, x = build(dropout=0.5, softcap=softcap)
@@ -152,6 +197,7 @@ def test_dropout_acts_in_training_alone(softcap: float | None) -> None:
     assert torch.equal(attention(x), without(x))
 
 
+@pytest.mark.usefixtures("kernel")
 @pytest.mark.parametrize("softcap", [None, 50.0])
 def test_dropout_keeps_the_mean(softcap: float | None) -> None:
     """Over 2,000 rows the mean of what dropout leaves is what is there without: the kept weights are scaled up."""

@@ -1,0 +1,61 @@
+"""Which kernel computes attention: chosen by device, dtype and shape, in one place."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+CPU: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # what torch knows of it; older ones: nothing
+CPU_MULTIPLIES_BFLOAT16 = any(CPU.get(name, False) for name in ("amx_bf16", "avx512_bf16", "bf16"))  # Intel, AMD, ARM
+
+# Tokens up to which a CPU takes plain products: its fused kernel is up to 4 times as slow at small heads where oneDNN
+# multiplies (`float32_matmul_precision: medium`) or in bfloat16. What is stored for the backward pass, T / D of a
+# query's size, stays small.
+SHORT = 128
+
+
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, softcap: float | None, dropout: float
+) -> Tensor:
+    """Causal attention of q (B, H, T, D) over k and v (B, G, T, D), G dividing H; the one place that picks a kernel.
+
+    The soft cap (Gemma 2, https://arxiv.org/abs/2408.00118) needs the scores themselves, which no fused kernel shows.
+    """
+    on_cpu = q.device.type == "cpu"
+    if on_cpu and v.dtype == torch.bfloat16 and not CPU_MULTIPLIES_BFLOAT16:
+        with torch.autocast("cpu", enabled=False):  # products of fp32 are 3 to 5 times as fast as emulated ones
+            return attend(q.float(), k.float(), v.float(), mask, scale, softcap, dropout).to(v.dtype)
+    # Flash alone takes fewer key-value heads, but neither a mask nor fp32. Asked for those, torch falls back in silence
+    # to a kernel that stores (B, H, T, T); with repeated heads it finds another fused one.
+    explicit = softcap is not None or (on_cpu and q.shape[-2] <= SHORT)
+    flash = not explicit and mask is None and v.dtype in (torch.float16, torch.bfloat16)
+    groups = q.shape[1] // k.shape[1]
+    if groups > 1 and not flash:
+        k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
+    if explicit:
+        return _attend_by_scores(q, k, v, mask, scale, softcap, dropout)
+    return F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scale, enable_gqa=flash
+    )
+
+
+def _attend_by_scores(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, softcap: float | None, dropout: float
+) -> Tensor:
+    """The same for q, k, v (B, H, T, D) by two products and a softmax between them; stores (B, H, T, T)."""
+    B, H, T, _ = q.shape
+    if mask is None:
+        bias = q.new_full((T, T), -math.inf).triu(1)
+    else:
+        bias = q.new_zeros(mask.shape).masked_fill_(~mask, -math.inf)  # (T, T) or (B, 1, T, T)
+    if softcap is None:
+        # Scale and mask inside the product: a pass over the scores less for each of them, and for its gradient.
+        bias = bias.expand(B, H, T, T).flatten(0, 1)
+        scores = torch.baddbmm(bias, q.flatten(0, 1), k.flatten(0, 1).transpose(1, 2), alpha=scale).view(B, H, T, T)
+    else:
+        scores = softcap * torch.tanh((q @ k.transpose(-2, -1)).float() * (scale / softcap)) + bias
+    weights = scores.softmax(dim=-1, dtype=torch.promote_types(v.dtype, torch.float32)).to(v.dtype)
+    return F.dropout(weights, dropout) @ v
