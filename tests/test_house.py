@@ -31,12 +31,19 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lit_llm.backbone": {"lit_llm.backbone"},
     "lit_llm.weights": {"lit_llm.weights", "lit_llm.backbone", *PLAIN},
     "lit_llm.data": {"lit_llm.data", "lit_llm.batch", *PLAIN},
-    "lit_llm.modules": {"lit_llm.modules", "lit_llm.backbone", "lit_llm.batch", "lit_llm.training.optim"},
+    "lit_llm.modules": {
+        "lit_llm.modules",
+        "lit_llm.backbone",
+        "lit_llm.batch",
+        "lit_llm.training.optim",
+        "lit_llm.training.losses",
+    },
     "lit_llm.inference": {"lit_llm.inference", "lit_llm.backbone", "lit_llm.weights", "lit_llm.data", *PLAIN},
     "lit_llm.training": {f"lit_llm.{room}" for room in ("training", "backbone", "weights", "data", "inference")},
     "lit_llm.training.optim": set(),
+    "lit_llm.training.losses": {"lit_llm.batch"},
 }
-TORCH_ALONE = ("lit_llm.backbone", "lit_llm.training.optim", "lit_llm.batch")
+TORCH_ALONE = ("lit_llm.backbone", "lit_llm.training.optim", "lit_llm.training.losses", "lit_llm.batch")
 
 
 def inside(module: str, room: str) -> bool:

@@ -134,6 +134,21 @@ class GPT(nn.Module):
         """Maps (..., C), all hidden states or those that matter, to (..., V)."""
         return self.head(hidden, self.embedding.tokens.weight)[..., : self.vocab_size]
 
+    def output_matrix(self) -> Tensor:
+        """(V, C): the matrix that makes logits of hidden states, for a loss that multiplies by it itself.
+
+        Raises:
+            ValueError: If the head does more than multiply.
+        """
+        if type(self.head) is not Head or self.head.softcap is not None:
+            what = f"a soft cap of {self.head.softcap}" if type(self.head) is Head else f"a {type(self.head).__name__}"
+            raise ValueError(
+                f"the backbone's head has {what}, which no loss can take over; choose --model.loss "
+                "torch.nn.CrossEntropyLoss"
+            )
+        linear = self.head.linear
+        return (self.embedding.tokens.weight if linear is None else linear.weight)[: self.vocab_size]
+
     def num_parameters(self) -> int:
         """Parameters, a tied table counted once."""
         return sum(p.numel() for p in self.parameters())

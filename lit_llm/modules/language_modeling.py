@@ -14,6 +14,7 @@ from lit_llm.backbone import GPT
 from lit_llm.backbone.context import Context
 from lit_llm.batch import IGNORE_INDEX, Batch, PackedBatch
 from lit_llm.modules.base import BaseModule
+from lit_llm.training.losses import HeadLoss
 
 
 class LanguageModeling(BaseModule):
@@ -22,9 +23,12 @@ class LanguageModeling(BaseModule):
     Args:
         backbone: The network.
         loss: Loss of (N, V) logits against (N,) targets, summed over the targets that are not -100; one of torch's is
-            told to sum.
+            told to sum. A `HeadLoss` (lit_llm.training.losses) is called with hidden states and the output matrix.
         optimizer: Called with named parameter groups; weight decay reaches matrices and embeddings only.
         lr_scheduler: Called with the optimizer; stepped after each optimizer step. None: constant rates.
+
+    Raises:
+        ValueError: If the loss is a `HeadLoss` and the backbone's head does more than multiply.
     """
 
     def __init__(
@@ -38,19 +42,28 @@ class LanguageModeling(BaseModule):
         made: Any = loss()
         if hasattr(made, "reduction"):
             made.reduction = "sum"  # the mean is over all targets of an optimizer step, of which a batch is a part
+        if isinstance(made, HeadLoss):
+            backbone.output_matrix()  # which not every head has
         self.loss = made
         # Of the held-out tokens, each with the same weight. NaN shows, instead of being left out.
         self.mean_loss = MeanMetric(nan_strategy="disable")
 
     def forward(self, batch: Batch | PackedBatch) -> Tensor:
         """Maps a batch to its (B, T, V) logits."""
-        context = Context(batch.documents) if isinstance(batch, PackedBatch) else None
-        return self.backbone(batch.idx, context)
+        return self.backbone(batch.idx, _context(batch))
 
     def training_step(self, batch: Batch | PackedBatch, batch_idx: int) -> Tensor:
         """What a batch adds to the mean loss of its optimizer step."""
-        total = self.loss(self(batch).flatten(0, 1), batch.targets.flatten())
+        total = self.total_loss(batch)
         return self.share_of_step(total, (batch.targets != IGNORE_INDEX).sum(), batch_idx)
+
+    def total_loss(self, batch: Batch | PackedBatch) -> Tensor:
+        """The training loss, summed over the targets of a batch."""
+        targets = batch.targets.flatten()
+        if isinstance(self.loss, HeadLoss):
+            hidden = self.backbone.hidden_states(batch.idx, _context(batch)).flatten(0, 1)
+            return self.loss(hidden, self.backbone.output_matrix(), targets)
+        return self.loss(self(batch).flatten(0, 1), targets)
 
     def validation_step(self, batch: Batch | PackedBatch, batch_idx: int) -> None:
         """Add a batch to the mean loss."""
@@ -87,3 +100,7 @@ class LanguageModeling(BaseModule):
         if data is not None and (bytes_per_token := data.bytes_per_token(split)):
             values[f"{split}/bits_per_byte"] = loss / math.log(2) / bytes_per_token
         self.log_dict(values, prog_bar=True, sync_dist=True)  # equal on all ranks already; Lightning cannot know
+
+
+def _context(batch: Batch | PackedBatch) -> Context | None:
+    return Context(batch.documents) if isinstance(batch, PackedBatch) else None

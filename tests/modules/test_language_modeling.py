@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from lit_llm.backbone import GPT
 from lit_llm.backbone.context import Context
+from lit_llm.backbone.layers import Head
 from lit_llm.batch import IGNORE_INDEX, Batch, PackedBatch
 from lit_llm.data.pretraining import Pretraining
 from lit_llm.data.tokenizer import Characters
+from lit_llm.training.losses import LinearCrossEntropy
 
 
 def tokens(data: Pretraining, split: str) -> Tensor:
@@ -165,3 +167,26 @@ def test_nan_shows(tmp_path) -> None:
     values = score(tiny_module(backbone=backbone), tiny_data(tmp_path))
     assert math.isnan(values["val/loss"])
     assert math.isnan(values["val/perplexity"])
+
+
+class OwnHead(Head):
+    """Which may do anything."""
+
+
+def test_a_head_that_does_more_than_multiply_refuses_to_be_part_of_a_loss() -> None:
+    """Before anything is trained; and the sentence says what to choose."""
+    for head, what in ((partial(Head, softcap=30.0), "a soft cap of 30.0"), (OwnHead, "a OwnHead")):
+        with pytest.raises(ValueError, match=f"head has {what}, .* choose --model.loss torch.nn.CrossEntropyLoss"):
+            tiny_module(backbone=tiny_backbone(head=head), loss=LinearCrossEntropy)
+        assert tiny_module(backbone=tiny_backbone(head=head))
+
+
+def test_packed_documents_reach_a_loss_that_makes_its_own_logits() -> None:
+    idx, documents = torch.arange(T).expand(2, T), torch.tensor([0, 0, 0, 1, 1, 1, 1]).expand(2, T)
+    totals = [
+        tiny_module(backbone=tiny_backbone(6.0), loss=loss).total_loss(batch)
+        for batch in (PackedBatch(idx, idx, documents), Batch(idx, idx))
+        for loss in (LinearCrossEntropy, nn.CrossEntropyLoss)
+    ]
+    torch.testing.assert_close(totals[0::2], totals[1::2])
+    assert abs(totals[0] - totals[2]) > 1e-2

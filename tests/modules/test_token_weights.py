@@ -1,5 +1,6 @@
 """Each target of an optimizer step weighs the same, however its batches and ranks divide them."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ from python_runs import Call, T, V, tiny_backbone, tiny_module, trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from lit_llm.backbone.layers import Head
 from lit_llm.batch import IGNORE_INDEX, Batch
 from lit_llm.modules import LanguageModeling
+from lit_llm.training.losses import LinearCrossEntropy
 
 ROWS, LENGTHS = 8, (1, T, 0, 3, T, T, 2, 0)  # targets that each row has: none in two of them
 
@@ -74,3 +77,16 @@ def test_the_mean_of_means_is_another_gradient(tmp_path) -> None:
     """What the test above would find without the weights: it can tell."""
     assert distance(gradients(tmp_path, Plain(tiny_backbone(6.0)), 8), by_hand()) < 1e-6
     assert distance(gradients(tmp_path, Plain(tiny_backbone(6.0)), 2), by_hand()) > 0.1
+
+
+@pytest.mark.parametrize("batch_size", [8, 2])
+@pytest.mark.parametrize("head", [Head, partial(Head, tied=False)], ids=["tied", "untied"])
+@pytest.mark.parametrize("vocab_multiple", [1, 64])
+def test_a_loss_that_makes_its_own_logits_trains_alike(tmp_path, batch_size, head, vocab_multiple) -> None:
+    """The same gradients of one step, that of the rows beyond the vocabulary (0) included."""
+    backbone = partial(tiny_backbone, 6.0, head=head, vocab_multiple=vocab_multiple)
+    found, expected = (
+        gradients(tmp_path, tiny_module(backbone=backbone(), loss=loss), batch_size)
+        for loss in (partial(LinearCrossEntropy, chunk_size=5), torch.nn.CrossEntropyLoss)
+    )
+    assert distance(found, expected) < 1e-6
