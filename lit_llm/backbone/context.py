@@ -39,7 +39,9 @@ class Context:
         """Cosine and sine of every position's angles, in fp32: (T, dim / 2), or (B, 1, T, dim / 2) for documents."""
         if rotary.frequencies not in self._rotations:
             steps = torch.arange(length, device=device) if self.positions is None else self.positions[:, None]
-            angles = steps[..., None].float() * torch.tensor(rotary.frequencies, device=device)
+            # Copied without waiting: tensor(..., device=) would halt the queue of a GPU at each forward pass.
+            frequencies = torch.tensor(rotary.frequencies).to(device, non_blocking=True)
+            angles = steps[..., None].float() * frequencies
             self._rotations[rotary.frequencies] = angles.cos(), angles.sin()
         return self._rotations[rotary.frequencies]
 

@@ -3,7 +3,9 @@
 import math
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from lit_llm.backbone.context import Context
 from lit_llm.backbone.layers import MLP, CausalSelfAttention, Embedding, Head, NormFactory
@@ -98,6 +100,7 @@ class GPT(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.norm = norm(n_embd)
         self.head = head(rows, n_embd)
+        self.recomputes = False  # a block in the backward pass, of which nothing but its input is then kept
         self.init_weights()
 
     def init_weights(self) -> None:
@@ -123,7 +126,13 @@ class GPT(nn.Module):
         context = context or Context()
         x = self.embedding(idx, context.positions)
         for block in self.blocks:
-            x = block(x, context)
+            # Tables are made here and not in the block that asks first: so blocks do nothing but compute, which lets
+            # one compiled graph serve all of them, in the forward pass and when it is done again.
+            if isinstance(attention := getattr(block, "attention", None), CausalSelfAttention):
+                attention.tables(context, idx.shape[1], idx.device)
+        recomputes = self.recomputes and torch.is_grad_enabled()
+        for block in self.blocks:
+            x = checkpoint(block, x, context, use_reentrant=False) if recomputes else block(x, context)
         return self.norm(x)
 
     def forward(self, idx: Tensor, context: Context | None = None) -> Tensor:

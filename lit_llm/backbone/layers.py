@@ -90,12 +90,16 @@ class CausalSelfAttention(nn.Module):
         if self.q_norm is not None and self.k_norm is not None:
             # In the dtype of x: autocast makes q and k bfloat16, and an fp32 RMSNorm of bfloat16 has no fused kernel.
             q, k = self.q_norm(q.to(x.dtype)).to(v.dtype), self.k_norm(k.to(x.dtype)).to(v.dtype)
+        rotation, mask = self.tables(context, T, x.device)
         if self.rotary is not None:
-            cos, sin = context.rotation(self.rotary, T, x.device)
-            q, k = self.rotary(q, cos, sin), self.rotary(k, cos, sin)
-        mask = context.mask(T, self.window, x.device)
+            q, k = self.rotary(q, *rotation), self.rotary(k, *rotation)
         y = attend(q, k, v, mask, self.scale, self.softcap, self.dropout.p if self.training else 0.0)
         return self.proj(y.transpose(1, 2).reshape(B, T, -1))
+
+    def tables(self, context: Context, length: int, device: torch.device) -> tuple[tuple[Tensor, ...], Tensor | None]:
+        """The rotation (nothing without rotary positions) and the mask of a forward pass, made once for all layers."""
+        rotation = () if self.rotary is None else context.rotation(self.rotary, length, device)
+        return rotation, context.mask(length, self.window, device)
 
 
 # Both MLPs call their own usual choice None: a config that names another class keeps the arguments of the class before

@@ -132,7 +132,8 @@ class SampleText(Callback):
         backbone, training = pl_module.backbone, pl_module.backbone.training
         model = TextModel(backbone.eval(), trainer.datamodule.tokenizer)
         for number, prompt in enumerate(self._chosen):
-            new = model.complete(prompt, self.max_new_tokens, self.temperature, seed=0)
+            with torch.compiler.set_stance("force_eager"):  # each length would be compiled anew
+                new = model.complete(prompt, self.max_new_tokens, self.temperature, seed=0)
             # Verbatim, in Markdown: indented by four; what the model wrote begins at the bar.
             text = "\n".join(f"    {line}" for line in f"{prompt}|{new}".split("\n"))
             trainer.logger.experiment.add_text(f"samples/{number}", text, trainer.global_step)

@@ -89,7 +89,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     is_whole = isinstance(checkpoint, dict) and "pytorch-lightning_version" in checkpoint
     if not (is_whole and all(isinstance(checkpoint.setdefault(part, {}), dict) for part in PARTS)):
         raise ValueError(f"'{path}' is no checkpoint of a training run; only those written by lit-llm can be used")
-    return checkpoint
+    # Names that torch.compile and DistributedDataParallel put before those of a module they wrap.
+    unwrapped = {k.replace("_orig_mod.", "").removeprefix("module."): v for k, v in checkpoint["state_dict"].items()}
+    return {**checkpoint, "state_dict": unwrapped}
 
 
 def _damaged_record(path: Path) -> str | None:

@@ -218,6 +218,24 @@ def test_backbone_is_the_trained_one(checkpoint, tmp_path) -> None:
     assert backbone.embedding.tokens.weight.shape[0] == 320  # padded, as it was trained
 
 
+def test_names_of_wrapped_modules_are_unwrapped(checkpoint, tmp_path) -> None:
+    """K20: what torch.compile and DistributedDataParallel put before names; written by others, never by us."""
+    plain = read_checkpoint(checkpoint)
+    assert not [name for name in plain["state_dict"] if "_orig_mod" in name or name.startswith("module.")]
+    for wrap in (
+        "module.backbone.{}",
+        "_orig_mod.backbone.{}",
+        "module._orig_mod.backbone.{}",
+        "backbone._orig_mod.{}",
+    ):
+        names = {name: wrap.format(name.removeprefix("backbone.")) for name in plain["state_dict"]}
+        wrapped = {names[name]: tensor for name, tensor in plain["state_dict"].items()}
+        torch.save({**plain, "state_dict": wrapped}, tmp_path / "wrapped.ckpt")
+        found = read_checkpoint(tmp_path / "wrapped.ckpt")
+        assert same(found["state_dict"], plain["state_dict"])
+        assert same(load_backbone(found).state_dict(), load_backbone(plain).state_dict())
+
+
 def test_settings_that_cannot_be_built_here_are_named(checkpoint) -> None:
     """Of a part that lies in another project, of a size that the weights do not have."""
     whole = read_checkpoint(checkpoint)
