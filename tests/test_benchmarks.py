@@ -1,0 +1,51 @@
+"""The entry points that a benchmark loads: they keep their contracts, and train."""
+
+import importlib.util
+import math
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from torch import Tensor
+
+B, T, V = 3, 7, 29
+SHAPE = {"L": 2, "H": 4, "C": 24, "T": T, "B": B, "V": V}
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / "benchmarks" / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def get_batch(rows: int = B, length: int = T) -> tuple[Tensor, Tensor]:
+    """Counting: the next token follows from the last one."""
+    idx = (torch.randint(V, (rows, 1)) + torch.arange(length + 1)) % V
+    return idx[:, :-1], idx[:, 1:]
+
+
+@pytest.mark.parametrize("large", [2, 8192], ids=["large vocabulary", "small vocabulary"])
+@pytest.mark.parametrize("mode", ["fp32", "bf16"])
+def test_a_step_of_training(mode: str, large: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Returns the mean loss, which falls from that of a model that knows nothing."""
+    train, precision = load("train"), torch.get_float32_matmul_precision()
+    monkeypatch.setattr(train, "LARGE_VOCABULARY", large)
+    torch.manual_seed(0)
+    try:
+        step, info = train.make_train(SHAPE, mode, get_batch)
+        losses = [float(step()) for _ in range(60)]
+    finally:
+        torch.set_float32_matmul_precision(precision)
+    assert losses[0] == pytest.approx(math.log(V), rel=0.02)
+    assert losses[-1] < 0.98 * losses[0]
+    assert info["params"] == 24 * (V + T + 2) + 2 * (24 * 24 * 12 + 24 * 13)  # tables and last norm; two blocks
+
+
+def test_seconds_of_a_step_in_the_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
+    train = load("train")
+    monkeypatch.setattr(train, "SHAPES", {"a": SHAPE})
+    assert 0 < train.make_trainer("a", get_batch)(3) < 1
