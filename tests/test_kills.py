@@ -57,7 +57,7 @@ def test_a_killed_run_goes_on_as_if_nothing_had_happened(tmp_path, wholes, setti
         (tmp_path / "whole").mkdir()
         finish(arguments(tmp_path / "whole", setting))
         (wholes[setting],) = run_folders(tmp_path / "whole")
-    args, moment = arguments(tmp_path, setting), random.Random(f"{setting} {number}").randrange(1, STEPS - 5)
+    args, moment = arguments(tmp_path, setting), random.Random(f"{setting} {number}").randrange(1, 2 * STEPS // 3)
     process = start(args)
 
     def come_so_far() -> bool:

@@ -128,8 +128,8 @@ class GPT(nn.Module):
         for block in self.blocks:
             # Tables are made here and not in the block that asks first: so blocks do nothing but compute, which lets
             # one compiled graph serve all of them, in the forward pass and when it is done again.
-            if isinstance(attention := getattr(block, "attention", None), CausalSelfAttention):
-                attention.tables(context, idx.shape[1], idx.device)
+            if (tables := getattr(getattr(block, "attention", None), "tables", None)) is not None:
+                tables(context, idx.shape[1], idx.device)
         recomputes = self.recomputes and torch.is_grad_enabled()
         for block in self.blocks:
             x = checkpoint(block, x, context, use_reentrant=False) if recomputes else block(x, context)
