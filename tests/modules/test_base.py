@@ -121,12 +121,13 @@ class Sized(LanguageModeling):
 def test_a_module_made_in_python_has_a_safe_checkpoint(tmp_path) -> None:
     """Trap 4: its hyper-parameters hold no object, so that it loads without running code; numbers are kept."""
     module, run = Sized(tiny_backbone(), width=5, part=nn.Linear(2, 3)), trainer(max_steps=2, limit_val_batches=0)
-    assert dict(module.hparams) == {"lr_scheduler": None, "width": 5}
+    plain = {"lr_scheduler": None, "compile": False, "activation_checkpointing": False, "width": 5}
+    assert dict(module.hparams) == plain
     run.fit(module, tiny_data(tmp_path))
     path = tmp_path / "python.ckpt"
     run.save_checkpoint(path)
     checkpoint = torch.load(path, weights_only=True)
-    assert checkpoint["hyper_parameters"] == {"lr_scheduler": None, "width": 5}
+    assert checkpoint["hyper_parameters"] == plain
     assert checkpoint["tokenizer"] == {"class_path": "lit_llm.data.tokenizer.Bytes"}
 
     again = Sized.load_from_checkpoint(path, backbone=tiny_backbone(scale=0.0))
