@@ -10,6 +10,8 @@ COMMANDS = {
     "validate": ("lit_llm.cli", "score a checkpoint on the validation data"),
     "test": ("lit_llm.cli", "score a checkpoint on the test data"),
     "predict": ("lit_llm.cli", "write what a checkpoint predicts"),
+    "bench": ("lit_llm.costs.bench", "time the training of a config on this machine"),
+    "plan": ("lit_llm.costs.plan", "what a training will need: memory, operations, hours"),
     "generate": ("lit_llm.inference.command", "continue a prompt with a checkpoint"),
     "tokenizer": ("lit_llm.data.command", "train a tokenizer on your text"),
 }

@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,12 @@ HOW_NOT_WHAT = {"foreach", "fused", "capturable", "differentiable"}  # settings 
 logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda record: "litlogger" not in record.msg)
 
 
-def run(args: list[str]) -> int:
-    """Run one of the four commands.
+def run(args: list[str], start: Callable[[list[str]], "CLI"] | None = None) -> int:
+    """Run one of the four commands, or one that is made of them.
 
     Args:
         args: The command and its options.
+        start: Takes them. None: `CLI`.
 
     Returns:
         The exit code.
@@ -55,7 +57,7 @@ def run(args: list[str]) -> int:
     for path, is_part in named_files(args):
         check_config(path, is_part)
     try:
-        cli = CLI(args)
+        cli = (start or CLI)(args)
     except SIGTERMException:  # a SystemExit without a code
         return 143
     except MisconfigurationException as error:  # Lightning's word for what the user has to put right

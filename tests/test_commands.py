@@ -117,6 +117,8 @@ def test_help_of_each_command(command, capsys) -> None:
     assert (result.code, result.err) == (0, "")
     assert result.out.startswith(f"usage: lit-llm {command}")
     options = {
+        "bench": "optimizer steps to time",
+        "plan": "share of the peak that the run will reach",
         "generate": "0 is greedy, 1 samples as trained",
         "tokenizer": "ids in all, special tokens included",
         "fit": "Path to a configuration file in json or yaml format",

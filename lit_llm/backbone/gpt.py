@@ -163,11 +163,14 @@ class GPT(nn.Module):
         return sum(p.numel() for p in self.parameters())
 
     def flops_per_token(self) -> int:
-        """Forward and backward at full context: 6 N + 12 n_layer n_embd block_size (PaLM, appendix B).
+        """Forward and backward at full context: 6 N + 12 block_size A (PaLM, appendix B).
 
         N counts what is multiplied: blocks, norm and output layer, but no table in which vectors are only looked up.
+        A sums over the layers the channels of all heads; an attention that does not tell them counts as n_embd wide.
         https://arxiv.org/abs/2204.02311
         """
         table = self.embedding.tokens.weight  # the output layer is as large, tied or not
         multiplied = table.numel() + sum(p.numel() for part in (self.blocks, self.norm) for p in part.parameters())
-        return 6 * multiplied + 12 * len(self.blocks) * table.shape[1] * self.block_size
+        attentions = (getattr(block, "attention", None) for block in self.blocks)
+        channels = sum(getattr(attention, "n_channels", table.shape[1]) for attention in attentions)
+        return 6 * multiplied + 12 * self.block_size * channels

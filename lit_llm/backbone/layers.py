@@ -70,6 +70,7 @@ class CausalSelfAttention(nn.Module):
         if window is not None and window < 1:
             raise ValueError(f"window {window} sees nothing; it counts the tokens a query sees, itself included")
         self.head_dim = n_embd // n_head if head_dim is None else head_dim
+        self.n_channels = n_head * self.head_dim  # of all heads, which may be more or fewer than n_embd
         self.sizes = [n_head * self.head_dim, n_kv_head * self.head_dim, n_kv_head * self.head_dim]
         self.qkv = nn.Linear(n_embd, sum(self.sizes), bias=qkv_bias)
         self.proj = nn.Linear(self.sizes[0], n_embd, bias=out_bias)

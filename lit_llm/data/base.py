@@ -33,6 +33,11 @@ class TextDataModule(LightningDataModule):
         """Number of ids that the backbone has to know."""
         return self.tokenizer.vocab_size
 
+    @property
+    def expected_vocab_size(self) -> int | None:
+        """Number of ids without a look at the text: what the tokenizer has or asks for. None: only the text tells."""
+        return getattr(self._tokenizer, "vocab_size", None)
+
     def tokenizer_state(self) -> dict[str, Any]:
         """What a checkpoint carries, so that it alone is enough to generate."""
         return to_state(self.tokenizer)

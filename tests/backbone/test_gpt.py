@@ -164,6 +164,17 @@ def test_flops_of_gpt2_small() -> None:
     assert untied.flops_per_token() == tied.flops_per_token()
 
 
+def test_flops_follow_the_heads() -> None:
+    """Scores and what they weigh are as wide as all heads together, whatever the width of the residual stream."""
+    with torch.device("meta"):
+        narrow, wide = (
+            GPT(97, 7, n_layer=2, n_head=4, n_embd=24, attention=partial(CausalSelfAttention, head_dim=size))
+            for size in (5, 11)
+        )
+    weights = 6 * (wide.num_parameters() - narrow.num_parameters())
+    assert wide.flops_per_token() - narrow.flops_per_token() == weights + 2 * 12 * 7 * 4 * (11 - 5)
+
+
 def test_validating_first_does_not_spoil_training() -> None:
     """What a forward under inference mode leaves behind would break the next backward."""
     backbone = gpt(attention=partial(CausalSelfAttention, rotary=Rotary, window=3))
