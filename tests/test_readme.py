@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(bash|python)\n(.*?)```", README, re.S)
 LINES = [line for kind, block in BLOCKS if kind == "bash" for line in block.strip().splitlines()]
-FIT = [line for line in LINES if re.match(r"lit-llm (fit|validate) ", line)]
+FIT = [line for line in LINES if re.match(r"lit-llm (fit|validate|bench|plan) ", line)]
 
 
 def test_there_are_commands() -> None:

@@ -19,6 +19,7 @@ from lit_llm.costs.command_line import CostsCLI, count, table
 from lit_llm.costs.device import device_name, measured_peak, product_dtype
 from lit_llm.costs.split import NAMES, SplitProfiler
 from lit_llm.costs.timer import StepTimer
+from lit_llm.usage import RunError
 
 
 def run(args: list[str]) -> int:
@@ -99,7 +100,7 @@ class BenchCLI(CostsCLI):
         if not self.trainer.is_global_zero or self.trainer.received_sigterm:
             return
         if not self.timer.peak_bytes:
-            raise RuntimeError(f"the run ended after {self.trainer.global_step} of {self.timer.max_steps} steps")
+            raise RunError(f"the run ended after {self.trainer.global_step} of {self.timer.max_steps} steps")
         figures = self.figures()
         print(describe(figures))
         if self.options.json is not None:

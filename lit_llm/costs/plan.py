@@ -85,7 +85,7 @@ class PlanCLI(CostsCLI):
 
         self.device, self.layout = self._device(), self._layout()
         settings = self.options.trainer
-        self.silent = _silent_trainer(str(settings.precision or "32-true"))
+        self.silent = _silent_trainer(str(settings.precision or "32-true"), settings.accumulate_grad_batches)
         self.settings = settings.clone()
         for name in ("callbacks", "plugins", "profiler"):
             settings[name] = None
@@ -195,7 +195,7 @@ class PlanCLI(CostsCLI):
         return options.utilization * peak * devices, f"{options.utilization:.1%} of {peak / 1e12:.3g} TFLOP/s"
 
 
-def _silent_trainer(precision: str) -> Trainer:
+def _silent_trainer(precision: str, batches: int) -> Trainer:
     """A Trainer that trains nothing: what a module asks for its settings, and what knows about precision."""
     logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     level = logger.level
@@ -203,10 +203,9 @@ def _silent_trainer(precision: str) -> Trainer:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that a GPU is not used, that fp16 is bf16 on a CPU: of equal size
-            off = dict.fromkeys(
-                ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
-            )
-            return Trainer(accelerator="cpu", devices=1, precision=precision, **off)  # type: ignore[arg-type]
+            names = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+            settings: dict[str, Any] = {"precision": precision, "accumulate_grad_batches": batches}
+            return Trainer(accelerator="cpu", devices=1, **settings, **dict.fromkeys(names, False))
     finally:
         logger.setLevel(level)
 
