@@ -205,7 +205,8 @@ def _silent_trainer(precision: str, batches: int) -> Trainer:
             warnings.simplefilter("ignore")  # that a GPU is not used, that fp16 is bf16 on a CPU: of equal size
             names = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
             settings: dict[str, Any] = {"precision": precision, "accumulate_grad_batches": batches}
-            return Trainer(accelerator="cpu", devices=1, **settings, **dict.fromkeys(names, False))
+            settings |= dict.fromkeys(names, False)
+            return Trainer(accelerator="cpu", devices=1, **settings)
     finally:
         logger.setLevel(level)
 
