@@ -42,7 +42,6 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lit_llm.training": {f"lit_llm.{room}" for room in ("training", "backbone", "weights", "data", "inference")},
     "lit_llm.training.optim": set(),
     "lit_llm.training.losses": {"lit_llm.batch"},
-    "lit_llm.costs": {"lit_llm.costs", "lit_llm.cli", "lit_llm.batch"},  # above the command line: it runs a fit
     "lit_llm.costs": {"lit_llm.costs", "lit_llm.cli", "lit_llm.batch", *PLAIN},  # above the command line: it runs a fit
 }
 TORCH_ALONE = ("lit_llm.backbone", "lit_llm.training.optim", "lit_llm.training.losses", "lit_llm.batch")

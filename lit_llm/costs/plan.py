@@ -97,6 +97,7 @@ class PlanCLI(CostsCLI):
         try:
             with FakeTensorMode():
                 make_fake(self.model)
+                self.model.backbone.recomputes = self.model.recomputes  # as `configure_model` has it
                 self.step = step_memory(self.model, self._optimizer(), self._batch(), self.silent)
         except RuntimeError as error:
             cause = str(error).splitlines()[0]
