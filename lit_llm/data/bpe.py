@@ -52,6 +52,9 @@ class _TiktokenBased(Tokenizer):
 
     def encode(self, text: str) -> np.ndarray:
         """Ids of a text; `<|endoftext|>` in it is plain text."""
+        if not self.encoding.special_tokens_set:
+            # encode_to_numpy would look for them all the same, and finds a match of no characters at each place.
+            return np.array(self.encoding.encode_ordinary(well_formed(text)), dtype=np.uint32)
         return self.encoding.encode_to_numpy(well_formed(text), disallowed_special=())
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
