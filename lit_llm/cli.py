@@ -26,6 +26,7 @@ from lit_llm.modules.base import BaseModule
 from lit_llm.run_config import SaveConfig, flat
 from lit_llm.training.checkpoint_io import CheckpointError, WholeFiles, sweep
 from lit_llm.training.checkpoints import LastCheckpoint
+from lit_llm.training.ranks import EndTogether, end_with_launcher, wait_for_ranks
 from lit_llm.usage import MAX_SEED, OneSentence, RunError, reason
 from lit_llm.weights.checkpoint import misfits, module_class, open_checkpoint
 
@@ -49,6 +50,7 @@ def run(args: list[str], start: Callable[[list[str]], "CLI"] | None = None) -> i
     Returns:
         The exit code.
     """
+    end_with_launcher()
     # Ours are those of the process, only with the configs located.
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
     warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")  # --data.val_fraction 0
@@ -62,7 +64,7 @@ def run(args: list[str], start: Callable[[list[str]], "CLI"] | None = None) -> i
         return 143
     except MisconfigurationException as error:  # Lightning's word for what the user has to put right
         raise ValueError(str(error)) from error
-    return 143 if cli.trainer.received_sigterm else 0
+    return 143 if cli.trainer.received_sigterm else wait_for_ranks(cli.trainer)
 
 
 class Parser(OneSentence, LightningArgumentParser):
@@ -172,6 +174,7 @@ class CLI(LightningCLI):
             raise ValueError(str(error)) from error
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # nobody has chosen another
             trainer.strategy.checkpoint_io = WholeFiles()
+        trainer.callbacks.insert(0, EndTogether())  # type: ignore[attr-defined] # the first to hear of an exception
         return trainer
 
     def after_instantiate_classes(self) -> None:

@@ -14,19 +14,29 @@ TASKS = sorted(CONFIGS.glob("*.yaml"))
 OVERLAYS = sorted((CONFIGS / "overlays").rglob("*.yaml"))
 BACKBONES = sorted((CONFIGS / "backbone").rglob("*.yaml"))
 SMALL = ("nano", "llama_nano")  # the others are built on the meta device, in tests/backbone
-CHANGES = [("-c", path) for path in OVERLAYS] + [("--model.backbone", path) for path in BACKBONES if path.stem in SMALL]
+SEVERAL_DEVICES = ("ddp", "fsdp", "tensor_parallel", "multi_node")  # fitted on two, in test_many_devices.py
+ON_ONE = [path for path in OVERLAYS if path.stem not in SEVERAL_DEVICES]
+CHANGES = [("-c", path) for path in ON_ONE] + [("--model.backbone", path) for path in BACKBONES if path.stem in SMALL]
 
 
 def test_all_files_are_found() -> None:
     assert [path.name for path in TASKS] == ["callbacks.yaml", "pretrain.yaml"]
-    assert (len(OVERLAYS), len(BACKBONES)) == (4, 8)
-    assert len(list(CONFIGS.rglob("*"))) == 2 + 2 + 4 + 8  # with the two folders
+    assert (len(ON_ONE), len(SEVERAL_DEVICES), len(BACKBONES)) == (4, 4, 8)
+    assert len(list(CONFIGS.rglob("*"))) == 2 + 2 + 4 + 4 + 8  # with the two folders
 
 
 @pytest.mark.parametrize("backbone", BACKBONES, ids=[path.stem for path in BACKBONES])
 def test_backbones_parse_within_a_task(backbone: Path, capsys) -> None:
     got = printed(call(capsys, "fit", "-c", CONFIGS / "pretrain.yaml", "--model.backbone", backbone, "--print_config"))
     assert got["model"]["init_args"]["backbone"]["class_path"] == "lit_llm.GPT"
+
+
+@pytest.mark.parametrize("name", SEVERAL_DEVICES)
+def test_overlays_for_several_devices_parse(name: str, capsys) -> None:
+    files = [CONFIGS / "pretrain.yaml", CONFIGS / "overlays" / f"{name}.yaml"]
+    trainer = printed(call(capsys, "fit", *(f"-c={file}" for file in files), "--print_config"))["trainer"]
+    assert trainer["strategy"] != "auto"
+    assert trainer["num_nodes"] == (2 if name == "multi_node" else 1)
 
 
 @pytest.mark.parametrize("change", [(), *CHANGES], ids=["pretrain", *(path.stem for _, path in CHANGES)])

@@ -20,6 +20,7 @@ OWN_TREE = ("lit_llm", "configs", "experiments", "benchmarks", "tests", ".ci")
 # What a part of the package may import of the package; the longest name that fits a module counts. Nothing beyond:
 # a new room says here whom it knows.
 PLAIN = {"lit_llm.usage", "lit_llm.sentences", "lit_llm.config_files"}  # for every command, so they load nothing heavy
+SERVING_MODULES = {f"lit_llm.training.{name}" for name in ("optim", "losses", "parallel", "tensor_parallel")}
 MAY_IMPORT: dict[str, set[str]] = {
     "lit_llm": {"lit_llm.backbone"},  # for `from lit_llm import GPT`, on first use
     "lit_llm.__main__": {"lit_llm"},
@@ -31,20 +32,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lit_llm.backbone": {"lit_llm.backbone"},
     "lit_llm.weights": {"lit_llm.weights", "lit_llm.backbone", *PLAIN},
     "lit_llm.data": {"lit_llm.data", "lit_llm.batch", *PLAIN},
-    "lit_llm.modules": {
-        "lit_llm.modules",
-        "lit_llm.backbone",
-        "lit_llm.batch",
-        "lit_llm.training.optim",
-        "lit_llm.training.losses",
-    },
+    "lit_llm.modules": {"lit_llm.modules", "lit_llm.backbone", "lit_llm.batch", *SERVING_MODULES},
     "lit_llm.inference": {"lit_llm.inference", "lit_llm.backbone", "lit_llm.weights", "lit_llm.data", *PLAIN},
     "lit_llm.training": {f"lit_llm.{room}" for room in ("training", "backbone", "weights", "data", "inference")},
     "lit_llm.training.optim": set(),
     "lit_llm.training.losses": {"lit_llm.batch"},
     "lit_llm.costs": {"lit_llm.costs", "lit_llm.cli", "lit_llm.batch", *PLAIN},  # above the command line: it runs a fit
+    "lit_llm.training.parallel": {"lit_llm.training.optim", "lit_llm.training.tensor_parallel"},
+    "lit_llm.training.tensor_parallel": {"lit_llm.backbone"},
 }
-TORCH_ALONE = ("lit_llm.backbone", "lit_llm.training.optim", "lit_llm.training.losses", "lit_llm.batch")
+TORCH_ALONE = ("lit_llm.backbone", "lit_llm.batch", *SERVING_MODULES)
 
 
 def inside(module: str, room: str) -> bool:

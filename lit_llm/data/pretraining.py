@@ -142,4 +142,6 @@ class Pretraining(TextDataModule):
         return Loader(self._windows(split), self.batch_size, *self._place(), self.num_workers)
 
     def _place(self) -> tuple[int, int]:
-        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        """This reader and their number; devices that share each matrix product read the same windows."""
+        place = self.trainer.distributed_sampler_kwargs if self.trainer else None
+        return (place["rank"], place["num_replicas"]) if place else (0, 1)

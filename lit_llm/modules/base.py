@@ -10,13 +10,23 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
 from torch.nn.utils import clip_grads_with_norm_
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from lit_llm.backbone import GPT
-from lit_llm.training.optim import Schedule, parameter_groups, total_norm
+from lit_llm.training.optim import Schedule, parameter_groups
+from lit_llm.training.parallel import gradient_norm, same_start, shard
+from lit_llm.training.tensor_parallel import Split, split
+
+MISNUMBERING = (
+    DeepSpeedStrategy,
+    FSDPStrategy,
+    ModelParallelStrategy,
+)  # optimizer states, if in groups (lightning 2.6)
 
 
 class BaseModule(L.LightningModule):
@@ -54,6 +64,8 @@ class BaseModule(L.LightningModule):
         self.compiles, self.recomputes = compile, activation_checkpointing
         self._sums = torch.zeros(2)  # losses and targets of an optimizer step
         self._divisor: Tensor | None = None  # of the gradients after this backward pass
+        self.is_divided = False  # among devices; then `splits` says how tensor parallelism has divided what, by name
+        self.splits: dict[str, Split] = {}
 
     def setup(self, stage: str) -> None:
         """Refuse data that the backbone cannot read.
@@ -76,10 +88,34 @@ class BaseModule(L.LightningModule):
             )
 
     def configure_model(self) -> None:
-        """Have the blocks recomputed and compiled, as asked; names and checkpoints stay as they are."""
+        """Divide the network among devices that share it, have the blocks recomputed and compiled, as asked.
+
+        Names and checkpoints stay as they are.
+
+        Raises:
+            ValueError: If the strategy is one whose checkpoints would not fit, or the network cannot be divided.
+        """
+        mesh = None if self.is_divided else self.device_mesh  # once, though Lightning asks for each stage
+        if self._trainer is not None and type(self.trainer.strategy) in MISNUMBERING:
+            raise ValueError(
+                f"{type(self.trainer.strategy).__name__} mixes up the states of the optimizer's groups when a run goes "
+                "on; use lit_llm.training.strategies.ShardedStrategy (configs/overlays/fsdp.yaml)"
+            )
+        if mesh is not None:
+            self._split(mesh["tensor_parallel"])
         self.backbone.recomputes = self.recomputes
         if self.compiles:
             self._compile_blocks()
+        if mesh is not None:
+            self.is_divided = True
+            if mesh["data_parallel"].size() > 1:
+                shard(self, mesh["data_parallel"])
+
+    def _split(self, mesh: DeviceMesh) -> None:
+        """Begin with the same weights on every device, and leave to each its part of the matrices."""
+        same_start(self, self.trainer.strategy.root_device)
+        if mesh.size() > 1:
+            self.splits = {f"backbone.{name}": how for name, how in split(self.backbone, mesh).items()}
 
     def _compile_blocks(self) -> None:
         """Compile block by block: equal blocks share their kernels, and what surrounds them needs no graph.
@@ -93,6 +129,11 @@ class BaseModule(L.LightningModule):
             raise ValueError(f"compile needs the C++ compiler '{compiler}' on a CPU; install it or name yours in CXX")
         for block in self.backbone.blocks:
             block.compile()
+
+    def gradient_norm(self) -> Tensor:
+        """Euclidean norm of all gradients, on all devices that share the network."""
+        mesh = self.device_mesh["tensor_parallel"] if self.splits and self.device_mesh is not None else None
+        return gradient_norm(self.named_parameters(), self.splits, mesh)
 
     def configure_optimizers(self) -> Any:
         """The optimizer over named groups, and its schedule by optimizer steps."""
@@ -176,7 +217,7 @@ class BaseModule(L.LightningModule):
         Raises:
             FloatingPointError: If the loss or a gradient is infinite or NaN; nothing has been updated yet.
         """
-        norm = total_norm(self.parameters())
+        norm = self.gradient_norm()
         if self.logs_now:
             self.log("train/gradient_norm", norm)
         leaves_out = self.trainer.scaler is not None  # of float16: such a step is left out, and the scale lowered

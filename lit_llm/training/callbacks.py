@@ -23,6 +23,12 @@ class Throughput(Callback):
         self._window: tuple[float, int] | None = None  # seconds and tokens at its start
         self._logged_step = 0
         self._peak: float | None = None
+        self._flops_per_token, self._readers = 0, 1
+
+    def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Count the work of a token while the network is whole, and the devices that read different windows."""
+        self._flops_per_token = pl_module.backbone.flops_per_token()
+        self._readers = (trainer.distributed_sampler_kwargs or {"num_replicas": 1})["num_replicas"]
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run goes on from."""
@@ -42,7 +48,7 @@ class Throughput(Callback):
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Count, and log every n steps."""
-        self.tokens += batch.idx.numel() * trainer.world_size
+        self.tokens += batch.idx.numel() * self._readers
         step, now = trainer.global_step, time.perf_counter()
         if self._window is None:
             self._window = (now, self.tokens)
@@ -50,14 +56,14 @@ class Throughput(Callback):
             then, before = self._window
             values = {"tokens": float(self.tokens)}
             if self.tokens > before:  # else the clock has just begun
-                values |= self._speed((self.tokens - before) / (now - then), trainer, pl_module)
+                values |= self._speed((self.tokens - before) / (now - then), trainer)
             pl_module.log_dict(values)
             self._window, self._logged_step = (now, self.tokens), step
 
-    def _speed(self, rate: float, trainer: Any, pl_module: Any) -> dict[str, float]:
+    def _speed(self, rate: float, trainer: Any) -> dict[str, float]:
         values = {"train/tokens_per_second": rate}
         if self._peak:
-            used = rate * pl_module.backbone.flops_per_token() / trainer.world_size
+            used = rate * self._flops_per_token / trainer.world_size
             values["train/model_flops_utilization"] = used / self._peak
         return values
 
@@ -127,7 +133,9 @@ class SampleText(Callback):
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Write the samples; the same seed each time, so that what changes is the model."""
-        if trainer.state.fn != "fit" or not isinstance(trainer.logger, TensorBoardLogger) or not trainer.is_global_zero:
+        if trainer.state.fn != "fit" or not isinstance(trainer.logger, TensorBoardLogger):
+            return
+        if not (trainer.is_global_zero or pl_module.is_divided):  # devices that share a network compute together
             return
         backbone, training = pl_module.backbone, pl_module.backbone.training
         model = TextModel(backbone.eval(), trainer.datamodule.tokenizer)

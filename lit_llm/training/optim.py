@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Muon, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torch.overrides import TorchFunctionMode
@@ -85,6 +86,11 @@ class MuonAdamW(Optimizer):
         super().__init__([p for group in groups for p in group["params"]], {})
         # The inner optimizers' own groups, so that a schedule that writes to ours writes to theirs.
         self.param_groups = [*self.muon.param_groups, *self.adamw.param_groups]
+
+    @property
+    def parts(self) -> dict[str, Optimizer]:
+        """The optimizers that this one is made of, by their names in its state."""
+        return {"muon": self.muon, "adamw": self.adamw}
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -219,5 +225,6 @@ class WarmupStableDecay(Schedule):
 
 
 def total_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
-    """Euclidean norm of all gradients."""
-    return torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    """Euclidean norm of all gradients, whole ones or shards."""
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    return norm.full_tensor() if isinstance(norm, DTensor) else norm

@@ -100,7 +100,8 @@ def test_ranks_share_the_windows(tmp_path: Path) -> None:
     rows: list[tuple] = []
     for rank in range(2):
         served = data(tmp_path)
-        served.trainer = SimpleNamespace(global_rank=rank, world_size=2)  # type: ignore[assignment]
+        place = {"rank": rank, "num_replicas": 2}
+        served.trainer = SimpleNamespace(distributed_sampler_kwargs=place)  # type: ignore[assignment]
         loaders = [served.train_dataloader(), served.val_dataloader()]
         assert [(loader.rank, loader.world_size) for loader in loaders] == [(rank, 2)] * 2  # type: ignore[union-attr]
         rows += [tuple(row) for batch in loaders[0] for row in batch.idx.tolist()]
