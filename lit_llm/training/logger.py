@@ -76,8 +76,8 @@ class RunLogger(TensorBoardLogger):
     def experiment(self) -> "SummaryWriter":
         """TensorBoard's writer, on the first rank."""
         made = super().experiment
-        inner = made._get_file_writer()
-        if not isinstance(inner.event_writer, _ForgivingWriter):
+        inner = made.file_writer  # None once it is closed
+        if inner is not None and not isinstance(inner.event_writer, _ForgivingWriter):
             inner.event_writer = _ForgivingWriter(inner.event_writer)
         return made
 
