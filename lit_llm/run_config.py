@@ -1,6 +1,7 @@
 """The configuration of a run, where it is written: into the run folder, and into TensorBoard."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -23,7 +24,7 @@ class SaveConfig(SaveConfigCallback):
             return
         from torch.utils.tensorboard.summary import hparams  # here, for tensorboard is slow to import
 
-        text = self.parser.dump(self.config, skip_none=False)
+        text = Path(trainer.logger.log_dir, self.config_filename).read_text(encoding="utf-8")  # dumping is slow
         trainer.logger.experiment.add_text("config", f"```yaml\n{text}\n```", 0)
         config = yaml.safe_load(text)
         values = dict(flat({key: config[key] for key in ("seed_everything", "model", "data")}))

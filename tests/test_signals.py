@@ -40,7 +40,10 @@ def sending(tmp_path, monkeypatch):
     return options
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGHUP", 129)])
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [("SIGTERM", 143), *(pytest.param(*case, marks=pytest.mark.slow) for case in (("SIGINT", 130), ("SIGHUP", 129)))],
+)
 def test_a_run_stops_after_the_step_and_goes_on_as_if_it_had_not(tmp_path, capsys, sending, name, code) -> None:
     """With dropout: the losses of both parts, and the weights at the end, are those of a run without a stop."""
     before = signal.getsignal(signal.Signals[name])

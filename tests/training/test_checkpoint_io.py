@@ -64,6 +64,7 @@ WholeFiles().save_checkpoint({"weights": torch.zeros(2_000_000)}, Path(sys.argv[
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="the size of a file is limited by POSIX's setrlimit")
 def test_a_true_limit_in_the_middle_of_the_file(tmp_path) -> None:
     """K3: torch's own writer meets it."""
