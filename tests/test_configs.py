@@ -48,7 +48,8 @@ def test_runs_two_steps_and_reloads(change: tuple, tmp_path, capsys) -> None:
         "--data.block_size=19",
         "--data.batch_size=3",
         "--trainer.max_steps=2",
-        "--trainer.val_check_interval=1",
+        "--trainer.val_check_interval=2",
+        "--trainer.limit_val_batches=3",
         "--trainer.accelerator=cpu",
         f"--trainer.logger.save_dir={tmp_path / 'logs'}",
     )

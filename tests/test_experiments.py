@@ -90,8 +90,6 @@ def test_overlays_keep_the_size(overlay: str, tmp_path: Path, monkeypatch: pytes
         str(text),
         "--trainer.max_steps",
         "1",
-        "--trainer.val_check_interval",
-        "1",
         "--trainer.enable_progress_bar",
         "false",
         "--trainer.logger.save_dir",
