@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from cli_runs import call, printed, refusal, write_tiny, write_yaml
 
+import lit_llm.cli  # noqa: F401 (so that no test pays for what it imports)
+
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
