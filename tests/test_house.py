@@ -32,7 +32,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lit_llm.backbone": {"lit_llm.backbone"},
     "lit_llm.weights": {"lit_llm.weights", "lit_llm.backbone", *PLAIN},
     "lit_llm.data": {"lit_llm.data", "lit_llm.batch", *PLAIN},
-    "lit_llm.modules": {"lit_llm.modules", "lit_llm.backbone", "lit_llm.batch", *SERVING_MODULES},
+    "lit_llm.modules": {"lit_llm.modules", "lit_llm.backbone", "lit_llm.weights", "lit_llm.batch", *SERVING_MODULES},
     "lit_llm.inference": {"lit_llm.inference", "lit_llm.backbone", "lit_llm.weights", "lit_llm.data", *PLAIN},
     "lit_llm.training": {f"lit_llm.{room}" for room in ("training", "backbone", "weights", "data", "inference")},
     "lit_llm.training.optim": set(),

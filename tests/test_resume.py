@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 from cli_runs import call, equal_at_the_end, losses, refusal, run_folders, weights, write_tiny
 
 from lit_llm.__main__ import main
@@ -115,6 +116,19 @@ def test_what_a_checkpoint_would_silently_undo_is_refused(run, capsys, option) -
     config, folder = run
     assert UNDONE[option] in refusal(call(capsys, "fit", "-c", config, option, f"--ckpt_path={folder}"))
     assert run_folders(config.parent) == [folder]
+
+
+def test_names_of_wrapped_modules_are_understood(run, tmp_path, capsys) -> None:
+    """K20: a checkpoint of a module inside torch.compile or DistributedDataParallel goes on like one of its own."""
+    config, folder = run
+    checkpoint = weights(folder)
+    names = {name: name.replace("backbone.", "backbone._orig_mod.", 1) for name in checkpoint["state_dict"]}
+    checkpoint["state_dict"] = {f"module.{names[name]}": value for name, value in checkpoint["state_dict"].items()}
+    torch.save(checkpoint, tmp_path / "wrapped.ckpt")
+    own = ("--trainer.max_steps=2", f"--trainer.logger.save_dir={tmp_path / 'logs'}")
+    for path in (tmp_path / "wrapped.ckpt", folder):
+        assert call(capsys, "fit", "-c", config, *own, f"--ckpt_path={path}").code == 0
+    assert equal_at_the_end(*run_folders(tmp_path))
 
 
 def test_another_tokenizer_is_refused(tmp_path, capsys) -> None:

@@ -21,6 +21,7 @@ from lit_llm.backbone import GPT
 from lit_llm.training.optim import Schedule, parameter_groups
 from lit_llm.training.parallel import gradient_norm, same_start, shard
 from lit_llm.training.tensor_parallel import Split, split
+from lit_llm.weights.checkpoint import unwrapped
 
 MISNUMBERING = (
     DeepSpeedStrategy,
@@ -170,6 +171,10 @@ class BaseModule(L.LightningModule):
         data = getattr(self.trainer, "datamodule", None)
         if data is not None:
             checkpoint["tokenizer"] = data.tokenizer_state()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Know the weights by their own names, whatever had wrapped the module that saved them."""
+        checkpoint["state_dict"] = unwrapped(checkpoint["state_dict"])
 
     def share_of_step(self, total: Tensor, count: Tensor, batch_idx: int) -> Tensor:
         """What a batch adds to the mean loss of its optimizer step, in which each target weighs the same.

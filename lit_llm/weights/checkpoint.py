@@ -89,9 +89,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     is_whole = isinstance(checkpoint, dict) and "pytorch-lightning_version" in checkpoint
     if not (is_whole and all(isinstance(checkpoint.setdefault(part, {}), dict) for part in PARTS)):
         raise ValueError(f"'{path}' is no checkpoint of a training run; only those written by lit-llm can be used")
-    # Names that torch.compile and DistributedDataParallel put before those of a module they wrap.
-    unwrapped = {k.replace("_orig_mod.", "").removeprefix("module."): v for k, v in checkpoint["state_dict"].items()}
-    return {**checkpoint, "state_dict": unwrapped}
+    return {**checkpoint, "state_dict": unwrapped(checkpoint["state_dict"])}
+
+
+def unwrapped(weights: dict[str, Any]) -> dict[str, Any]:
+    """Weights without what torch.compile and DistributedDataParallel put before the names of a module they wrap."""
+    return {name.replace("_orig_mod.", "").removeprefix("module."): value for name, value in weights.items()}
 
 
 def _damaged_record(path: Path) -> str | None:
