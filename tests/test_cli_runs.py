@@ -183,6 +183,7 @@ def test_dead_worker(tmp_path, capsys, monkeypatch) -> None:
         "        if trainer.global_step == 3:\n"
         "            for worker in multiprocessing.active_children():\n"
         "                os.kill(worker.pid, signal.SIGKILL)\n"
+        "                worker.join()\n"  # so that torch hears of it here, and not in what the test does later
     )
     monkeypatch.syspath_prepend(tmp_path)
     config = tiny_config(tmp_path)
