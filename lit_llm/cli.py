@@ -14,6 +14,7 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Checkpoint, LearningRateMonitor, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -24,7 +25,7 @@ from lit_llm.data.base import TextDataModule
 from lit_llm.failures import failure
 from lit_llm.modules.base import BaseModule
 from lit_llm.run_config import SaveConfig, flat
-from lit_llm.training.checkpoint_io import CheckpointError, WholeFiles, sweep
+from lit_llm.training.checkpoint_io import AsyncWholeFiles, CheckpointError, WholeFiles, sweep
 from lit_llm.training.checkpoints import LastCheckpoint
 from lit_llm.training.ranks import EndTogether, end_with_launcher, wait_for_ranks
 from lit_llm.usage import MAX_SEED, OneSentence, RunError, reason
@@ -33,6 +34,7 @@ from lit_llm.weights.checkpoint import misfits, module_class, open_checkpoint
 LINKED = ("vocab_size", "block_size")  # attributes of the data that the backbone is built with
 TURNED_OFF_BY = {"enable_progress_bar": ProgressBar, "enable_checkpointing": Checkpoint, "logger": LearningRateMonitor}
 TOKENIZER_NAMES = {"class_path", "name"}  # in its state; what is left decides about the ids
+WHOLE_FILES = {TorchCheckpointIO: WholeFiles, AsyncCheckpointIO: AsyncWholeFiles}  # for what can leave half a file
 HOW_NOT_WHAT = {"foreach", "fused", "capturable", "differentiable"}  # settings that change no optimizer's result
 
 
@@ -172,8 +174,8 @@ class CLI(LightningCLI):
             trainer = super().instantiate_trainer(**kwargs)
         except TypeError as error:  # as it refuses some values
             raise ValueError(str(error)) from error
-        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # nobody has chosen another
-            trainer.strategy.checkpoint_io = WholeFiles()
+        if whole := WHOLE_FILES.get(type(trainer.strategy.checkpoint_io)):
+            trainer.strategy.checkpoint_io = whole()
         trainer.callbacks.insert(0, EndTogether())  # type: ignore[attr-defined] # the first to hear of an exception
         return trainer
 
@@ -258,7 +260,8 @@ class CLI(LightningCLI):
     def _what_is_left(self) -> str:
         saved = [each.saved for each in self.trainer.checkpoint_callbacks if isinstance(each, LastCheckpoint)]
         path = next(filter(None, saved), self.config_init[self.command].get("ckpt_path"))
-        return f"the last checkpoint is '{path}'" if path else "no checkpoint had been written yet"
+        found = path is not None and Path(path).exists()  # a thread may have failed to write it
+        return f"the last checkpoint is '{path}'" if found else "no checkpoint had been written yet"
 
     def predict(self, **kwargs: Any) -> None:
         """Write the predictions, a list with one tensor a batch, into the run folder; each process its own."""

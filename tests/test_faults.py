@@ -1,10 +1,13 @@
-"""A run that something happens to: what it says, with which exit code, and what is left (K3, K4, N1, T11 to T18)."""
+"""A run that something happens to: what it says, its exit code, and what is left (K3, K4, K22, N1, T11 to T18)."""
 
+import errno
+import os
 import resource
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from cli_runs import Result, call, losses, refusal, run_folders, spawn, weights, write_tiny
 
 FAULTS = """
@@ -115,6 +118,35 @@ def test_a_limit_of_time(tmp_path, capsys) -> None:
     (run,) = run_folders(tmp_path)
     assert weights(run)["global_step"] > 2
     assert call(capsys, "fit", "-c", run / "config.yaml", "--print_config").code == 0
+
+
+IN_A_THREAD = "--trainer.plugins=lightning.pytorch.plugins.io.AsyncCheckpointIO"
+
+
+def test_checkpoints_that_a_thread_writes(tmp_path, capsys) -> None:
+    """Whole ones, from which a run goes on."""
+    config = write_tiny(tmp_path)
+    assert call(capsys, "fit", "-c", config, IN_A_THREAD).code == 0
+    (run,) = run_folders(tmp_path)
+    assert sorted(file.name for file in (run / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert weights(run)["global_step"] == 4
+    more = ("--ckpt_path=last", "--trainer.max_steps=6", IN_A_THREAD)
+    assert call(capsys, "fit", "-c", config, *more).code == 0
+    assert weights(run_folders(tmp_path)[1])["global_step"] == 6
+
+
+@pytest.mark.parametrize("steps", [2, 6], ids=["the only save", "a later save"])
+def test_a_checkpoint_that_a_thread_cannot_write(tmp_path, capsys, monkeypatch, steps) -> None:
+    """K22: the run fails with the next save, or at its end, and says what is left."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(torch, "save", full)
+    config = write_tiny(tmp_path)
+    said = failed(call(capsys, "fit", "-c", config, f"--trainer.max_steps={steps}", IN_A_THREAD))
+    assert "last.ckpt' (No space left on device; it needs " in said or "best.ckpt' (No space left on device" in said
+    assert said.endswith("; no checkpoint had been written yet")
 
 
 def test_a_folder_that_takes_no_checkpoint(tmp_path, capsys) -> None:

@@ -176,6 +176,7 @@ class BaseModule(L.LightningModule):
         """Know the weights by their own names, whatever had wrapped the module that saved them."""
         checkpoint["state_dict"] = unwrapped(checkpoint["state_dict"])
 
+    @torch.compiler.disable  # `self.log` cannot be compiled, should somebody compile the whole module
     def share_of_step(self, total: Tensor, count: Tensor, batch_idx: int) -> Tensor:
         """What a batch adds to the mean loss of its optimizer step, in which each target weighs the same.
 
@@ -196,9 +197,9 @@ class BaseModule(L.LightningModule):
             return total * (batches * ranks)
         if ranks > 1:
             torch.distributed.all_reduce(self._sums)
-        targets = self._sums[1].clamp(min=1)  # none: a loss of 0, where a mean would be NaN
         if self.logs_now:
-            self.log("train/loss", self._sums[0] / targets, prog_bar=True)
+            self.log("train/loss", self.step_loss, prog_bar=True)
+        targets = self._sums[1].clamp(min=1)
         if batches == 1:
             return total * (ranks / targets)
         self._divisor = targets
@@ -228,13 +229,18 @@ class BaseModule(L.LightningModule):
         leaves_out = self.trainer.scaler is not None  # of float16: such a step is left out, and the scale lowered
         if not (leaves_out or torch.isfinite(norm + self._sums[0])):
             raise FloatingPointError(
-                f"the loss is {self._sums[0] / self._sums[1]:.4g} and the norm of the gradients {norm:.4g} at step "
+                f"the loss is {self.step_loss:.4g} and the norm of the gradients {norm:.4g} at step "
                 f"{self.global_step + 1}; the weights were not updated"
             )
         if gradient_clip_val and gradient_clip_algorithm == "value":
             self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
         elif gradient_clip_val:
             clip_grads_with_norm_(self.parameters(), gradient_clip_val, norm)
+
+    @property
+    def step_loss(self) -> Tensor:
+        """Mean loss over the targets of this optimizer step, on all devices; known once its gradients are."""
+        return self._sums[0] / self._sums[1].clamp(min=1)  # none: a loss of 0, where a mean would be NaN
 
     @property
     def logs_now(self) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
+from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from lightning.pytorch.utilities import rank_zero_warn
 
 
@@ -54,6 +55,22 @@ class WholeFiles(TorchCheckpointIO):
             super().remove_checkpoint(path)
         except OSError as error:
             rank_zero_warn(f"the checkpoint '{path}' could not be removed ({error.strerror or error})")
+
+
+class AsyncWholeFiles(AsyncCheckpointIO):
+    """`WholeFiles` in a thread: the run goes on while the disk writes, and fails with the next save if one has failed.
+
+    It costs a copy of the weights and of the optimizer's state in memory.
+    """
+
+    @property
+    def checkpoint_io(self) -> WholeFiles:
+        """What the thread writes with."""
+        return WholeFiles()
+
+    @checkpoint_io.setter
+    def checkpoint_io(self, base_checkpoint_io: Any) -> None:
+        """Nothing: a strategy puts Lightning's own in there each time that it is asked (lightning 2.6)."""
 
 
 def sweep(folder: Path) -> None:

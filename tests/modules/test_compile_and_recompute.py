@@ -112,3 +112,15 @@ def test_equal_blocks_share_one_graph() -> None:
     backbone(torch.zeros(2, T, dtype=torch.int64)).sum().backward()
     assert counter.frame_count == 1
     assert backbone(torch.zeros(1, T, dtype=torch.int64)).shape == (1, T, V)
+
+
+def test_a_module_that_is_compiled_as_a_whole(tmp_path) -> None:
+    """T17: what it logs stays outside of the graph, so that it works, though `compile: true` is the better way."""
+    plain, compiled = tiny_module(), tiny_module()
+    for given in (plain, torch.compile(compiled, backend="eager")):
+        fitted = trainer(val_check_interval=2, check_val_every_n_epoch=None)
+        fitted.fit(given, tiny_data(tmp_path))
+        assert {"train/loss", "val/loss"} <= fitted.callback_metrics.keys()
+    assert plain.state_dict().keys() == compiled.state_dict().keys()
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(compiled.state_dict()[name], value)
