@@ -26,6 +26,7 @@ class Rotary(nn.Module):
                 f"rotary fraction {fraction} of head_dim {head_dim} rotates {dim} channels; "
                 "choose a fraction in (0, 1] that gives an even number of them"
             )
+        self.theta, self.fraction = theta, fraction
         # Radians per position. Plain numbers: a cast of the model to bfloat16 must not round the angles, checkpoints
         # need no table, and layers that turn alike find the same one in the Context.
         self.frequencies = tuple(theta ** (-channel / dim) for channel in range(0, dim, 2))
@@ -50,6 +51,7 @@ class LinearRotary(Rotary):
 
     def __init__(self, head_dim: int, theta: float = 10_000.0, fraction: float = 1.0, factor: float = 1.0) -> None:
         super().__init__(head_dim, theta, fraction)
+        self.factor = factor
         self.frequencies = tuple(frequency / factor for frequency in self.frequencies)
 
 
@@ -78,6 +80,8 @@ class Llama3Rotary(Rotary):
         original_block_size: int = 8192,
     ) -> None:
         super().__init__(head_dim, theta)
+        self.factor, self.original_block_size = factor, original_block_size
+        self.low_freq_factor, self.high_freq_factor = low_freq_factor, high_freq_factor
         if high_freq_factor <= low_freq_factor:
             raise ValueError(f"high_freq_factor {high_freq_factor} is not above low_freq_factor {low_freq_factor}")
 

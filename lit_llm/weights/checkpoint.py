@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import ArgumentError, ArgumentParser
 from torch import nn
 
 from lit_llm.backbone import GPT
-from lit_llm.sentences import sentence
+from lit_llm.weights.build import build
 
 PARTS = ("state_dict", "hyper_parameters")  # what every checkpoint is asked for; each a dict
 
@@ -118,21 +117,16 @@ def load_backbone(checkpoint: dict[str, Any]) -> GPT:
             "the checkpoint does not say how its backbone is built (a module made in Python, not by "
             "lit-llm fit); rebuild it there and use load_from_checkpoint(path, backbone=...)"
         )
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(GPT, "backbone", required=True)
     try:
-        backbone = parser.instantiate(parser.parse_object({"backbone": config})).backbone
-    except (ArgumentError, ValueError) as error:
-        raise ValueError(
-            f"the backbone of the checkpoint, a '{config.get('class_path')}', cannot be built here: "
-            f"{sentence(str(error))}"
-        ) from error
+        backbone = build(config)
+    except ValueError as error:
+        raise ValueError(f"the checkpoint cannot be used: {error}") from error
     prefix = "backbone."
     weights = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
     if problems := misfits(backbone, weights):
         raise ValueError(f"the checkpoint's weights do not fit its own settings: {problems}")
     backbone.load_state_dict(weights)  # a copy: the file may be replaced while we work
-    return backbone.eval()
+    return backbone
 
 
 def misfits(module: nn.Module, weights: dict[str, Any]) -> str:

@@ -1,0 +1,71 @@
+"""A backbone from its settings: plain values, in the form that configs, checkpoints and pretrained families share."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+import torch
+from jsonargparse import ArgumentError, ArgumentParser
+from torch import Tensor, nn
+
+from lit_llm.backbone import GPT
+from lit_llm.sentences import sentence
+
+
+class Made(Protocol):
+    """How one tensor of a backbone is made of tensors under other names (`families.Entry`)."""
+
+    name: str
+    theirs: tuple[str, ...]
+
+    def join(self, theirs: list[Tensor]) -> Tensor:
+        """The tensor, from those."""
+
+
+def build(settings: dict[str, Any], device: str | torch.device = "cpu") -> GPT:
+    """A backbone in eval mode.
+
+    Args:
+        settings: `{"class_path": "lit_llm.GPT", "init_args": {...}}`, parts being said in the same way.
+        device: Where its parameters are made; on `meta` they cost nothing and are filled by `fill`.
+
+    Raises:
+        ValueError: If the settings name what cannot be built here.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(GPT, "backbone", required=True)
+    try:
+        with torch.device(device):
+            backbone: GPT = parser.instantiate(parser.parse_object({"backbone": settings})).backbone
+    except (ArgumentError, ValueError) as error:
+        raise ValueError(
+            f"a backbone '{settings.get('class_path')}' cannot be built here: {sentence(str(error))}"
+        ) from error
+    return backbone.eval()
+
+
+def fill(
+    backbone: nn.Module, read: Callable[[str], Tensor], entries: Iterable[Made], dtype: torch.dtype | None = None
+) -> None:
+    """Give a backbone from the meta device its parameters, one after the other, in memory of their own.
+
+    Args:
+        backbone: What is filled; what no entry names stays on the meta device.
+        read: The tensor that a name stands for.
+        entries: How its tensors are made (`Family.entries`).
+        dtype: Of the parameters. None: as they are read.
+
+    Raises:
+        ValueError: If a tensor has another shape than the backbone's.
+    """
+    for entry in entries:
+        owner, _, name = entry.name.rpartition(".")
+        module = backbone.get_submodule(owner)
+        empty = module.get_parameter(name)
+        value = entry.join([read(their) for their in entry.theirs])
+        if value.shape != empty.shape:
+            raise ValueError(
+                f"{' and '.join(entry.theirs[:3])} make a {entry.name} of {tuple(value.shape)}, where the config asks "
+                f"for {tuple(empty.shape)}"
+            )
+        own = torch.empty(value.shape, dtype=dtype or value.dtype).copy_(value)  # the file may be replaced meanwhile
+        setattr(module, name, nn.Parameter(own, empty.requires_grad))
