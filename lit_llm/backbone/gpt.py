@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lit_llm.backbone.context import Context
+from lit_llm.backbone.experts import StackedLinear
 from lit_llm.backbone.layers import MLP, CausalSelfAttention, Embedding, Head, NormFactory
 
 AttentionFactory = Callable[[int, int], nn.Module]  # n_embd, n_head
@@ -15,6 +17,7 @@ MLPFactory = Callable[[int], nn.Module]  # n_embd
 BlockFactory = Callable[[int, NormFactory, nn.Module, nn.Module], nn.Module]  # n_embd, norm, attention, mlp
 EmbeddingFactory = Callable[[int, int, int], Embedding]  # vocab_size, block_size, n_embd
 HeadFactory = Callable[[int, int], nn.Module]  # vocab_size, n_embd
+Factory = TypeVar("Factory")
 
 
 class Block(nn.Module):
@@ -42,6 +45,14 @@ class Block(nn.Module):
         return x + self.dropout(self.mlp(self.norm_2(x)))
 
 
+def tiled(name: str, pattern: str, n_layer: int, parts: dict[str, Factory | None]) -> list[Factory]:
+    """The part of each layer by its letter. name: of the pattern, for the sentence that refuses it."""
+    if wrong := set(pattern or " ") - {letter for letter, part in parts.items() if part is not None}:
+        known = " or ".join(letter if part is not None else f"{letter} (not given)" for letter, part in parts.items())
+        raise ValueError(f"{name} '{pattern}' has the letter '{min(wrong)}'; a layer is {known}")
+    return [part for i in range(n_layer) if (part := parts[pattern[i % len(pattern)]]) is not None]
+
+
 class GPT(nn.Module):
     """Decoder-only transformer from injected parts; the defaults are GPT-2 (Radford et al., 2019).
 
@@ -59,11 +70,16 @@ class GPT(nn.Module):
         block: How norm, attention and MLP are wired.
         embedding: What turns ids into vectors.
         head: What turns vectors into logits.
+        local_attention: What mixes tokens in the layers marked L: one with a window (Gemma), or with positions
+            (SmolLM3). None: no layer is.
+        pattern: Letters G (`attention`) and L (`local_attention`) of the layers, repeated from the first to the last.
+        experts: What mixes channels in the layers marked E: a mixture of experts. None: no layer is.
+        mlp_pattern: Letters M (`mlp`) and E (`experts`) of the layers, repeated from the first to the last.
         vocab_multiple: The token table is padded to a multiple of this for speed (64 on a GPU). The extra rows never
             reach the logits, so they are neither sampled nor part of a loss.
 
     Raises:
-        ValueError: If a size is below 1, or the parts refuse the sizes.
+        ValueError: If a size is below 1, a letter of a pattern stands for nothing, or the parts refuse the sizes.
     """
 
     def __init__(
@@ -80,6 +96,10 @@ class GPT(nn.Module):
         embedding: EmbeddingFactory = Embedding,
         head: HeadFactory = Head,
         vocab_multiple: int = 1,
+        local_attention: AttentionFactory | None = None,
+        pattern: str = "G",
+        experts: MLPFactory | None = None,
+        mlp_pattern: str = "M",
     ) -> None:
         super().__init__()
         sizes = {
@@ -94,7 +114,9 @@ class GPT(nn.Module):
             raise ValueError(f"{' and '.join(wrong)} cannot be: a size is at least 1")
         self.vocab_size, self.block_size = vocab_size, block_size
         # Blocks first: parts that refuse the sizes say so before the large tables are allocated.
-        blocks = [block(n_embd, norm, attention(n_embd, n_head), mlp(n_embd)) for _ in range(n_layer)]
+        attentions = tiled("pattern", pattern, n_layer, {"G": attention, "L": local_attention})
+        mlps = tiled("mlp_pattern", mlp_pattern, n_layer, {"M": mlp, "E": experts})
+        blocks = [block(n_embd, norm, attentions[i](n_embd, n_head), mlps[i](n_embd)) for i in range(n_layer)]
         rows = math.ceil(vocab_size / vocab_multiple) * vocab_multiple
         self.embedding = embedding(rows, block_size, n_embd)
         self.blocks = nn.ModuleList(blocks)
@@ -110,8 +132,8 @@ class GPT(nn.Module):
         this.
         """
         for name, module in self.named_modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
-                residual = name.endswith(".proj")
+            if isinstance(module, nn.Linear | nn.Embedding | StackedLinear):
+                residual = name.endswith((".proj", ".expert_proj"))
                 nn.init.normal_(module.weight, std=0.02 / math.sqrt(2 * len(self.blocks)) if residual else 0.02)
                 if (bias := getattr(module, "bias", None)) is not None:
                     nn.init.zeros_(bias)
@@ -149,8 +171,10 @@ class GPT(nn.Module):
         Raises:
             ValueError: If the head does more than multiply.
         """
-        if type(self.head) is not Head or self.head.softcap is not None:
-            what = f"a soft cap of {self.head.softcap}" if type(self.head) is Head else f"a {type(self.head).__name__}"
+        has_bias = getattr(getattr(self.head, "linear", None), "bias", None) is not None
+        if type(self.head) is not Head or self.head.softcap is not None or has_bias:
+            capped = "a bias" if has_bias else f"a soft cap of {getattr(self.head, 'softcap', None)}"
+            what = capped if type(self.head) is Head else f"a {type(self.head).__name__}"
             raise ValueError(
                 f"the backbone's head has {what}, which no loss can take over; choose --model.loss "
                 "torch.nn.CrossEntropyLoss"

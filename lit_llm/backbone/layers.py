@@ -5,6 +5,7 @@ Each part is an ordinary `nn.Module` that GPT receives as a factory; torch's own
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -90,17 +91,41 @@ class CausalSelfAttention(nn.Module):
         )
         if self.q_norm is not None and self.k_norm is not None:
             # In the dtype of x: autocast makes q and k bfloat16, and an fp32 RMSNorm of bfloat16 has no fused kernel.
-            q, k = self.q_norm(q.to(x.dtype)).to(v.dtype), self.k_norm(k.to(x.dtype)).to(v.dtype)
+            q, k = self.normed(q.to(x.dtype), self.q_norm), self.normed(k.to(x.dtype), self.k_norm)
+            q, k = q.to(v.dtype), k.to(v.dtype)
         rotation, mask = self.tables(context, T, x.device)
         if self.rotary is not None:
             q, k = self.rotary(q, *rotation), self.rotary(k, *rotation)
         y = attend(q, k, v, mask, self.scale, self.softcap, self.dropout.p if self.training else 0.0)
         return self.proj(y.transpose(1, 2).reshape(B, T, -1))
 
+    def normed(self, x: Tensor, norm: nn.Module) -> Tensor:
+        """Maps queries or keys (B, H, T, D) to (B, H, T, D)."""
+        return norm(x)
+
     def tables(self, context: Context, length: int, device: torch.device) -> tuple[tuple[Tensor, ...], Tensor | None]:
         """The rotation (nothing without rotary positions) and the mask of a forward pass, made once for all layers."""
         rotation = () if self.rotary is None else context.rotation(self.rotary, length, device)
         return rotation, context.mask(length, self.window, device)
+
+
+class WideNormAttention(CausalSelfAttention):
+    """Attention whose query-key norm spans all heads at once (OLMo 2, https://arxiv.org/abs/2501.00656).
+
+    Args:
+        n_embd: Width C of the residual stream.
+        n_head: Query heads H.
+        qk_norm: Norm of queries and keys, over the channels of all of their heads.
+        **kwargs: The other arguments of CausalSelfAttention.
+    """
+
+    def __init__(self, n_embd: int, n_head: int, qk_norm: NormFactory = nn.RMSNorm, **kwargs: Any) -> None:
+        super().__init__(n_embd, n_head, qk_norm=None, **kwargs)
+        self.q_norm, self.k_norm = qk_norm(self.sizes[0]), qk_norm(self.sizes[1])
+
+    def normed(self, x: Tensor, norm: nn.Module) -> Tensor:
+        """Maps queries or keys (B, H, T, D) to (B, H, T, D)."""
+        return norm(x.transpose(1, 2).flatten(2)).view_as(x.transpose(1, 2)).transpose(1, 2)
 
 
 # Both MLPs call their own usual choice None: a config that names another class keeps the arguments of the class before
@@ -234,11 +259,19 @@ class Head(nn.Module):
         n_embd: Width C.
         tied: Whether the token table is the output matrix.
         softcap: Bound of the logits through softcap * tanh(logits / softcap) (Gemma 2). None: no bound.
+        bias: Whether a matrix of its own has a bias (Phi).
+
+    Raises:
+        ValueError: If a tied head shall have a bias.
     """
 
-    def __init__(self, vocab_size: int, n_embd: int, tied: bool = True, softcap: float | None = None) -> None:
+    def __init__(
+        self, vocab_size: int, n_embd: int, tied: bool = True, softcap: float | None = None, bias: bool = False
+    ) -> None:
         super().__init__()
-        self.linear = None if tied else nn.Linear(n_embd, vocab_size, bias=False)
+        if tied and bias:
+            raise ValueError("a tied head has no bias; set tied to false")
+        self.linear = None if tied else nn.Linear(n_embd, vocab_size, bias=bias)
         self.softcap = softcap
 
     def forward(self, hidden: Tensor, table: Tensor) -> Tensor:

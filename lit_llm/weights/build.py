@@ -1,6 +1,7 @@
 """A backbone from its settings: plain values, in the form that configs, checkpoints and pretrained families share."""
 
 from collections.abc import Callable, Iterable
+from functools import cache
 from typing import Any, Protocol
 
 import torch
@@ -31,16 +32,25 @@ def build(settings: dict[str, Any], device: str | torch.device = "cpu") -> GPT:
     Raises:
         ValueError: If the settings name what cannot be built here.
     """
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(GPT, "backbone", required=True)
     try:
         with torch.device(device):
+            parser = _parser()
             backbone: GPT = parser.instantiate(parser.parse_object({"backbone": settings})).backbone
     except (ArgumentError, ValueError) as error:
-        raise ValueError(
-            f"a backbone '{settings.get('class_path')}' cannot be built here: {sentence(str(error))}"
-        ) from error
+        cause: BaseException = error
+        while cause.__context__ is not None:  # what a part has refused, beneath what jsonargparse says of it
+            cause = cause.__context__
+        own = type(cause) is ValueError and "\n" not in str(cause)
+        said = str(cause) if own else sentence(str(error))
+        raise ValueError(f"a backbone '{settings.get('class_path')}' cannot be built here: {said}") from error
     return backbone.eval()
+
+
+@cache
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(GPT, "backbone", required=True)
+    return parser
 
 
 def fill(

@@ -241,7 +241,9 @@ def test_settings_that_cannot_be_built_here_are_named(checkpoint) -> None:
     whole = read_checkpoint(checkpoint)
     arguments = whole["hyper_parameters"]["backbone"]["init_args"]
     whole["hyper_parameters"]["backbone"]["init_args"] = arguments | {"norm": "nowhere.parts.Norm"}
-    with pytest.raises(ValueError, match=r"a backbone 'lit_llm\.GPT' cannot be built here: .* is 'nowhere\.parts\.Norm'"):
+    with pytest.raises(
+        ValueError, match=r"a backbone 'lit_llm\.GPT' cannot be built here: .* is 'nowhere\.parts\.Norm'"
+    ):
         load_backbone(whole)
     whole["hyper_parameters"]["backbone"]["init_args"] = arguments | {"n_embd": 36}
     with pytest.raises(ValueError, match=r"weights do not fit its own settings: .* and [0-9]+ more"):

@@ -18,15 +18,27 @@ from typing import Any
 
 from lit_llm.weights.build import build
 from lit_llm.weights.families.family import Family
-from lit_llm.weights.families.flat import facts
+from lit_llm.weights.families.gemma import GEMMA, GEMMA2, GEMMA3
 from lit_llm.weights.families.gpt2 import GPT2
-from lit_llm.weights.families.llama import LLAMA
+from lit_llm.weights.families.llama import LLAMA, MISTRAL
+from lit_llm.weights.families.mixtral import MIXTRAL
 from lit_llm.weights.families.names import Entry
+from lit_llm.weights.families.neox import NEOX
+from lit_llm.weights.families.olmo import OLMO2, OLMO3
+from lit_llm.weights.families.phi import PHI, PHI3
+from lit_llm.weights.families.qwen import QWEN2, QWEN2_MOE, QWEN3, QWEN3_MOE
+from lit_llm.weights.families.smollm3 import SMOLLM3
 
 __all__ = ["FAMILIES", "Entry", "Family", "family_for", "family_of"]
 
 # In the order in which they are tried for a backbone: of two that can express it, the one that more programs read.
-FAMILIES = {family.model_type: family for family in (GPT2, LLAMA)}
+FAMILIES = {
+    family.model_type: family
+    for family in (
+        *(GPT2, LLAMA, MISTRAL, MIXTRAL, QWEN2, QWEN3, QWEN2_MOE, QWEN3_MOE, GEMMA, GEMMA2, GEMMA3),
+        *(PHI, PHI3, NEOX, OLMO2, OLMO3, SMOLLM3),
+    )
+}
 
 
 def family_of(config: dict[str, Any]) -> Family:
@@ -56,11 +68,11 @@ def family_for(settings: dict[str, Any], preferred: str | None = None) -> Family
     Raises:
         ValueError: If there is none, with what the nearest one lacks.
     """
-    own = facts(build(settings, "meta"))
+    backbone = build(settings, "meta")
     order = sorted(FAMILIES.values(), key=lambda family: family.model_type != preferred)  # stable: the others as above
     lacking = {}
     for family in order:
-        if not (missing := family.lacks(own)):
+        if not (missing := family.lacks(backbone)):
             return family
         lacking[family.model_type] = missing
     nearest = min(lacking, key=lambda kind: len(lacking[kind]))

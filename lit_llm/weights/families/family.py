@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from lit_llm.weights.families.flat import Flat, facts, nested
 from lit_llm.weights.families.names import Entry, Named, Rows, Table
 from lit_llm.weights.families.rules import Config, Rule
 
+PATTERNS = (("pattern", "L", "local_attention"), ("mlp_pattern", "E", "experts"))
 NUMBER = re.compile(r"(?<=^blocks\.)\d+")
 BUFFERS = re.compile(r"\.(attn|attention)\.(masked_)?bias$|rotary_emb\.inv_freq$")  # older files hold masks and tables
 
@@ -29,6 +30,7 @@ class Family:
         rules: What the keys of config.json say about all other arguments.
         names: Their name of each module or parameter of ours.
         prefix: What files of a model without a head leave out of the names.
+        local: Which attentions our patterns mark L, by their facts (`flat.facts`).
     """
 
     model_type: str
@@ -37,6 +39,7 @@ class Family:
     rules: tuple[Rule, ...]
     names: Table
     prefix: str = "model."
+    local: Callable[[Flat], bool] = lambda attention: False
 
     def settings(self, config: dict[str, Any]) -> dict[str, Any]:
         """The full architecture of a model, as configs and checkpoints hold it.
@@ -62,10 +65,12 @@ class Family:
                 f"the config's {unread[0]} is {config[unread[0]]!r}, which is not known of a '{self.model_type}' and "
                 "may change what it computes; take it out of config.json if it does not"
             )
-        return flat
+        # What no layer has is not said.
+        absent = [part for key, letter, part in PATTERNS if letter not in flat.get(key, "")]
+        return {path: value for path, value in flat.items() if path.partition(".")[0] not in absent}
 
     def config(self, settings: dict[str, Any], dtype: torch.dtype = torch.float32) -> dict[str, Any]:
-        """The config.json of a backbone, from which `transformers` builds the same one.
+        """The config.json of a backbone, from which `transformers` builds the same one; its ids of tokens are None.
 
         Args:
             settings: Of the backbone, as configs and checkpoints hold them.
@@ -74,14 +79,15 @@ class Family:
         Raises:
             ValueError: If the family cannot express it, with the arguments that it lacks.
         """
-        own = facts(build(settings, "meta"))
-        if lacking := self.lacks(own):
+        backbone = build(settings, "meta")
+        if lacking := self.lacks(backbone):
             raise ValueError(f"a '{self.model_type}' cannot say {' and '.join(lacking[:3])}")
         name = str(dtype).removeprefix("torch.")
         return {
             "architectures": [self.architecture],
             "model_type": self.model_type,
-            **self._written(own),
+            **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")),  # not what transformers has for defaults
+            **self._written(facts(backbone, self.local)),
             "dtype": name,
             "torch_dtype": name,
         }
@@ -94,17 +100,19 @@ class Family:
                 written[key] = {**before, **value} if isinstance(before, dict) and isinstance(value, dict) else value
         return written
 
-    def lacks(self, own: Flat) -> list[str]:
-        """What a backbone is and no config of this family says: written, read and built, it would be another one.
+    def lacks(self, backbone: GPT) -> list[str]:
+        """What a backbone computes and no config of this family says: written and read, it would be another one.
 
         Args:
-            own: The facts of the backbone.
+            backbone: On any device, the meta device too.
         """
-        fixed = {path: value for path, value in self.fixed.items() if path.partition(".")[0] in own}
-        if lacking := _differences({path: own.get(path) for path in fixed}, fixed):
-            return lacking
         try:
-            return _differences(own, facts(build(self.settings(self._written(own)), "meta")))
+            own = facts(backbone, self.local)
+            fixed = {path: value for path, value in self.fixed.items() if path.partition(".")[0] in own}
+            fixed.pop("mlp_pattern", None)  # there it is tiled, here it has a letter for each layer
+            if lacking := _differences({path: own.get(path) for path in fixed}, fixed):
+                return lacking
+            return _differences(own, facts(build(self.settings(self._written(own)), "meta"), self.local))
         except ValueError as error:
             return [f"it: {error}"]
 

@@ -124,6 +124,22 @@ class Interleave:
         return [ours.unflatten(0, (3, self.n_head, -1)).transpose(0, 1).flatten(0, 2)]
 
 
+@dataclass(frozen=True)
+class StackExperts:
+    """A tensor (n_expert, rows, ...) of tensors (rows / parts, ...), those of the first expert first."""
+
+    n_expert: int
+    parts: int  # of each expert: gate and up, or one
+
+    def join(self, theirs: list[Tensor]) -> Tensor:
+        """All experts."""
+        return torch.cat(theirs).unflatten(0, (self.n_expert, -1))
+
+    def split(self, ours: Tensor) -> list[Tensor]:
+        """Each expert's parts."""
+        return [part for expert in ours for part in expert.chunk(self.parts)]
+
+
 # What a family's table says.
 
 
@@ -165,6 +181,18 @@ class Interleaved(Named):
     def transform(self, module: Any, owner: Any) -> Transform:
         """By the heads of the owner."""
         return Interleave(owner.sizes[0] // owner.head_dim)
+
+
+class PerExpert(Named):
+    """Tensors of each expert, `{e}` being its number, that are one tensor of ours."""
+
+    def theirs(self, module: Any, layer: str, end: str) -> tuple[str, ...]:
+        """The names of the first expert first."""
+        return tuple(name.format(i=layer, e=e) + end for e in range(len(module.weight)) for name in self.names)
+
+    def transform(self, module: Any, owner: Any) -> Transform:
+        """By the experts that there are."""
+        return StackExperts(len(module.weight), len(self.names))
 
 
 Said = str | Named

@@ -7,6 +7,7 @@ from lit_llm.backbone.rotary import LinearRotary, Llama3Rotary, Rotary
 from lit_llm.weights.families.flat import Flat
 from lit_llm.weights.families.rules import Config
 
+ORIGINAL = "original_max_position_embeddings"
 # By rope_type: our class, and its arguments by their names. The others are refused, never taken for one of these.
 SCALINGS: dict[str, tuple[type[Rotary], dict[str, str]]] = {
     "default": (Rotary, {}),
@@ -17,7 +18,7 @@ SCALINGS: dict[str, tuple[type[Rotary], dict[str, str]]] = {
             "factor": "factor",
             "low_freq_factor": "low_freq_factor",
             "high_freq_factor": "high_freq_factor",
-            "original_max_position_embeddings": "original_block_size",
+            ORIGINAL: "original_block_size",
         },
     ),
 }
@@ -52,7 +53,7 @@ class Rotation:
         if kind not in SCALINGS:
             raise ValueError(f"the config's rotary scaling is {kind!r}; known are {', '.join(SCALINGS)}")
         cls, arguments = SCALINGS[kind]
-        older = {key: config.get(key) for key in (self.theta_key, self.fraction_key)}
+        older = {key: config.get(key) for key in (self.theta_key, self.fraction_key, ORIGINAL)}
         theta = said.pop("rope_theta", None) or older[self.theta_key] or self.theta
         fraction = said.pop("partial_rotary_factor", None) or older[self.fraction_key] or self.fraction
         flat: Flat = {"": cls, ".theta": theta}
@@ -62,9 +63,7 @@ class Rotation:
             raise ValueError(f"the config's {self.fraction_key} is {fraction}, which is not known beside {kind!r}")
         said.pop("type", None)
         if kind == "llama3":
-            said["original_max_position_embeddings"] = (
-                said.get("original_max_position_embeddings") or config["max_position_embeddings"]
-            )
+            said[ORIGINAL] = said.get(ORIGINAL) or older[ORIGINAL] or config["max_position_embeddings"]
         if said.keys() != arguments.keys():
             raise ValueError(
                 f"the config's rotary scaling {kind!r} has {', '.join(sorted(said)) or 'nothing'} where "
@@ -82,10 +81,10 @@ class Rotation:
 
     def write(self, facts: Flat) -> dict[str, Any]:
         """Both ways of saying it."""
-        path = self.paths.split()[0]
+        path = next((path for path in self.paths.split() if path in facts), "")
         theta, fraction = facts.get(f"{path}.theta", self.theta), facts.get(f"{path}.fraction", 1.0)
         kinds = {cls: (kind, arguments) for kind, (cls, arguments) in SCALINGS.items()}
-        kind, arguments = kinds.get(facts.get(path, Rotary), ("default", {}))
+        kind, arguments = kinds.get(facts.get(path) or Rotary, ("default", {}))
         scaling = {"rope_type": kind, **{their: facts[f"{path}.{our}"] for their, our in arguments.items()}}
         said: dict[str, Any] = {**scaling, "rope_theta": theta}
         older: dict[str, Any] = {self.theta_key: theta}

@@ -12,8 +12,9 @@ from lit_llm.weights.families.flat import Flat
 # Keys that every config.json may hold and that change no logit: bookkeeping, ids of tokens, outputs, training.
 HARMLESS = re.compile(
     r"""_\w+ | architectures | auto_map | model_type | name_or_path | transformers(_version|\.js_config) |
-    (torch_)?dtype | torchscript | \w+_token_id | use_cache | cache_implementation | return_dict | output_\w+ | generation_config |
-    prefix | bad_words_ids | tokenizer_class | id2label | label2id | num_labels | problem_type | finetuning_task |
+    (torch_)?dtype | torchscript | \w+_token_id | use_cache | cache_implementation | return_dict | output_\w+ |
+    generation_config | prefix | bad_words_ids | tokenizer_class | id2label | label2id | num_labels |
+    problem_type | finetuning_task |
     task_specific_params | summary_\w+ | classifier_dropout | attention_dropout | hidden_dropout | \w+_pdrop | n_ctx |
     initializer_range | gradient_checkpointing | attn_implementation | reorder_and_upcast_attn | pretraining_tp |
     router_aux_loss_coef | router_jitter_noise | is_decoder | is_encoder_decoder | chunk_size_feed_forward |
@@ -66,27 +67,33 @@ class Rule(Protocol):
         """Their keys, from what a backbone is. What they cannot say shows when they are read again."""
 
 
+REQUIRED = object()  # the default of a key that every config has
+
+
 @dataclass(frozen=True)
 class Key:
     """A key that is an argument, or several of the same value.
 
     Args:
-        key: Theirs.
+        keys: Theirs: as it is written, and after blanks the other names that it has had.
         paths: Ours, one or several with blanks between them.
         default: What a config without the key means.
     """
 
-    key: str
+    keys: str
     paths: str
-    default: Any = None
+    default: Any = REQUIRED
 
     def read(self, config: Config) -> Flat:
         """The same value."""
-        return dict.fromkeys(self.paths.split(), config.get(self.key, self.default))
+        value = next((config[key] for key in self.keys.split() if key in config), self.default)
+        if value is REQUIRED:
+            raise ValueError(f"the config has no {self.keys.split()[0]}, which a '{config.get('model_type')}' needs")
+        return dict.fromkeys(self.paths.split(), value)
 
     def write(self, facts: Flat) -> dict[str, Any]:
-        """The same value."""
-        return {self.key: facts.get(self.paths.split()[0])}
+        """The same value, of the first of the arguments that there is."""
+        return {self.keys.split()[0]: next((facts[path] for path in self.paths.split() if path in facts), None)}
 
 
 @dataclass(frozen=True)
@@ -124,25 +131,29 @@ class Activation:
 
     Args:
         key: Theirs.
-        path: Ours.
+        paths: Ours, one or several with blanks between them.
         default: What a config without the key means.
         tanh: How this family calls the GELU with a tanh, which has two names.
+        gelu: What it means by "gelu".
     """
 
     key: str
-    path: str
+    paths: str
     default: str
     tanh: str = "gelu_pytorch_tanh"
+    gelu: str = "gelu"
 
     def read(self, config: Config) -> Flat:
         """The class."""
         name = config.get(self.key) or self.default
         if name not in ACTIVATIONS:
             raise ValueError(f"the config's {self.key} is {name!r}; known are {', '.join(ACTIVATIONS)}")
-        return {self.path + end: value for end, value in ACTIVATIONS[name].items()}
+        flat = ACTIVATIONS[self.gelu if name == "gelu" else name]
+        return {path + end: value for path in self.paths.split() for end, value in flat.items()}
 
     def write(self, facts: Flat) -> dict[str, Any]:
         """The name; the default's for a class that has none."""
-        ours = {end: facts.get(self.path + end) for end in ("", ".approximate")}
+        path = next((path for path in self.paths.split() if path in facts), "")
+        ours = {end: facts.get(path + end) for end in ("", ".approximate")}
         names = [name for name, flat in ACTIVATIONS.items() if {"": None, ".approximate": None} | flat == ours]
         return {self.key: self.tanh if self.tanh in names else next(iter(names), self.default)}
