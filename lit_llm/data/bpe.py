@@ -29,7 +29,7 @@ FASTER = {
 PROBE = "I'll WE'RE don't (x_1+=2**10)  1234567.89\t\tnaïve cafe\u0301 ﬁ Ⅷ \r\n\n  日本語 हिन्दी עִבְרִית 🙂👩‍🚀 “…”   \n "
 
 
-class _TiktokenBased(Tokenizer):
+class TiktokenBased(Tokenizer):
     """A byte-level BPE that tiktoken runs."""
 
     _encoding: tiktoken.Encoding | None = None
@@ -75,20 +75,12 @@ class _TiktokenBased(Tokenizer):
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> Self:
         """Rebuild, without the file or the download it once came from."""
-        ranks = {}
-        for line in state["ranks"].split("\n"):
-            token, rank = line.split(" ")
-            ranks[a2b_base64(token)] = int(rank)
         tokenizer = cls.__new__(cls)
-        tokenizer._use(
-            tiktoken.Encoding(
-                state["name"], pat_str=state["pattern"], mergeable_ranks=ranks, special_tokens=state["special"]
-            )
-        )
+        tokenizer._use(encoding_of(state))
         return tokenizer
 
 
-class Tiktoken(_TiktokenBased):
+class Tiktoken(TiktokenBased):
     """A published encoding of tiktoken (https://github.com/openai/tiktoken), downloaded once and cached by it.
 
     Args:
@@ -113,7 +105,7 @@ class Tiktoken(_TiktokenBased):
             ) from error
 
 
-class BPE(_TiktokenBased):
+class BPE(TiktokenBased):
     """Byte-level BPE learned from the corpus itself (Sennrich et al., 2016, https://arxiv.org/abs/1508.07909).
 
     Args:
@@ -137,7 +129,7 @@ class BPE(_TiktokenBased):
         self._use(encoding_from_json(train_bpe(texts, self.vocab_size)))
 
 
-class TokenizerFile(_TiktokenBased):
+class TokenizerFile(TiktokenBased):
     """A byte-level BPE from a `tokenizer.json`, as `lit-llm tokenizer train` writes it; run by tiktoken.
 
     Args:
@@ -154,6 +146,17 @@ class TokenizerFile(_TiktokenBased):
         except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f"cannot read the tokenizer file '{path}': {error}") from error
         self._use(encoding_from_json(content, path))
+
+
+def encoding_of(state: dict[str, Any]) -> tiktoken.Encoding:
+    """The tiktoken object that a state describes."""
+    ranks = {}
+    for line in state["ranks"].split("\n"):
+        token, rank = line.split(" ")
+        ranks[a2b_base64(token)] = int(rank)
+    return tiktoken.Encoding(
+        state["name"], pat_str=state["pattern"], mergeable_ranks=ranks, special_tokens=state["special"]
+    )
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int, special_tokens: Sequence[str] = (END_OF_TEXT,)) -> str:
@@ -202,7 +205,7 @@ def encoding_from_json(content: str, path: str = "tokenizer.json") -> tiktoken.E
     try:
         data = json.loads(content)
         special = {token["content"]: token["id"] for token in data["added_tokens"]}
-        byte_of = {char: byte for byte, char in enumerate(_byte_alphabet())}
+        byte_of = {char: byte for byte, char in enumerate(byte_alphabet())}
         vocab = {token: i for token, i in data["model"]["vocab"].items() if token not in special}
         ranks = {bytes(byte_of[char] for char in token): i for token, i in vocab.items()}
         if missing := [byte for byte in range(256) if bytes([byte]) not in ranks]:
@@ -229,7 +232,7 @@ def _pattern(pre_tokenizer: dict[str, Any]) -> str:
     return FASTER.get(pattern, pattern)
 
 
-def _byte_alphabet() -> list[str]:
+def byte_alphabet() -> list[str]:
     """The character that byte-level BPE files write for each byte: itself if it prints, else one from U+0100 on."""
     prints = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = iter(range(256, 512))

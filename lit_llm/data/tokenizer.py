@@ -19,6 +19,9 @@ class Tokenizer(ABC):
 
     vocab_size: int
     end_of_text: int | None  # the id between documents
+    begin_of_text: int | None = None  # the id before every text, which `encode` leaves to the caller
+    chat_template: str | None = None  # Jinja source that turns a conversation into a text
+    adds_space: bool = False  # before every text, as sentencepiece does: `decode` takes that space away again
 
     @abstractmethod
     def encode(self, text: str) -> np.ndarray:
@@ -26,7 +29,10 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
-        """The UTF-8 bytes that the ids stand for; possibly the middle of a character."""
+        """The UTF-8 bytes that the ids stand for, wherever they stand in a text; possibly the middle of a character.
+
+        The bytes of a list are those of its parts in a row: a continuation keeps the space that it begins with.
+        """
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
@@ -50,8 +56,9 @@ class Tokenizer(ABC):
         """Learn from the corpus, where this kind of tokenizer does."""
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text that the ids stand for; bytes that are no UTF-8 become U+FFFD."""
-        return self.decode_bytes(ids).decode("utf-8", errors="replace")
+        """The text that the ids are from its beginning on; bytes that are no UTF-8 become U+FFFD."""
+        content = self.decode_bytes(ids)
+        return (content.removeprefix(b" ") if self.adds_space else content).decode("utf-8", errors="replace")
 
     def fingerprint(self) -> str:
         """Equal for tokenizers that give equal ids."""

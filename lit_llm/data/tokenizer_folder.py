@@ -1,0 +1,135 @@
+"""The tokenizer that comes along with a model: found in its folder, with what the settings there say of it."""
+
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from lit_llm.data.bpe import END_OF_TEXT, encoding_from_json
+from lit_llm.data.ranks import Ranks
+from lit_llm.data.tokenizer import Tokenizer
+from lit_llm.data.tokenizer_json import TokenizerJSON
+
+
+def tokenizer_of(folder: Path) -> Tokenizer:
+    """The tokenizer in a Hugging Face folder.
+
+    Args:
+        folder: Where `tokenizer.json` lies, and beside it `tokenizer_config.json`, `chat_template.jinja`,
+            `special_tokens_map.json`, `generation_config.json` and `config.json`, each if there is one.
+
+    Returns:
+        A tokenizer whose state holds all of it, so that the folder may be deleted.
+
+    Raises:
+        ValueError: If there is no tokenizer, a file cannot be read, or the tokenizer has ids that the model of
+            `config.json` does not know.
+    """
+    settings = _settings(folder)
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise ValueError(f"the folder '{folder}' holds no tokenizer.json")
+    tokenizer = _from_json(path, settings)
+    rows = settings["vocab_size"]
+    if rows is not None and tokenizer.vocab_size > rows:
+        raise ValueError(
+            f"the tokenizer '{path}' has {tokenizer.vocab_size} ids and the model beside it knows {rows} (vocab_size "
+            "in config.json); take both from the same place"
+        )
+    return tokenizer
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    """What the files of a folder say around its tokenizer; of two that say it, the one closer to the tokenizer."""
+    config = _read(folder / "config.json")
+    generation, own = _read(folder / "generation_config.json"), _read(folder / "tokenizer_config.json")
+    merged = {**config, **generation, **_read(folder / "special_tokens_map.json"), **own}
+    settings: dict[str, Any] = {"add_bos_token": own.get("add_bos_token")}
+    settings["vocab_size"] = config.get("vocab_size", config.get("text_config", {}).get("vocab_size"))
+    for role in ("bos_token", "eos_token"):
+        token, ids = merged.get(role), merged.get(f"{role}_id")
+        settings[role] = token.get("content") if isinstance(token, dict) else token
+        settings[f"{role}_id"] = ids[0] if isinstance(ids, list) and ids else ids
+    template = own.get("chat_template")
+    if isinstance(template, list):  # several by name
+        template = {entry["name"]: entry["template"] for entry in template}.get("default")
+    path = folder / "chat_template.jinja"
+    settings["chat_template"] = path.read_text(encoding="utf-8") if path.is_file() else template
+    return settings
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON file of settings; none is an empty one."""
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError(f"it holds a {type(content).__name__}")
+    except (OSError, ValueError) as error:
+        raise ValueError(f"'{path}' is no settings file that can be read: {error}") from error
+    return content
+
+
+def _from_json(path: Path, settings: dict[str, Any]) -> Tokenizer:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        ids = _vocabulary(data)
+        data["added_tokens"] = list(_added_tokens(data["added_tokens"], ids, settings))
+        tokenizer = _run(data, path)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        reason = str(error) if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {error}"
+        raise ValueError(f"'{path}' is no tokenizer.json that can be used: {reason}") from error
+    tokenizer.chat_template = settings["chat_template"]
+    for name in ("bos_token", "eos_token"):
+        settings[f"{name}_id"] = ids.get(settings[name], settings[f"{name}_id"])
+    end, begin = settings["eos_token_id"], settings["bos_token_id"]
+    tokenizer.end_of_text = end if end in ids.values() else ids.get(END_OF_TEXT)
+    by_rule = _first_id(data.get("post_processor"))
+    tokenizer.begin_of_text = {True: begin, False: None, None: by_rule}[settings["add_bos_token"]]
+    return tokenizer
+
+
+def _vocabulary(data: dict[str, Any]) -> dict[str, int]:
+    """The id of each token, added ones as well."""
+    vocab = data["model"]["vocab"]
+    own = vocab if isinstance(vocab, dict) else {token: i for i, (token, _) in enumerate(vocab)}
+    return {**own, **{token["content"]: token["id"] for token in data["added_tokens"]}}
+
+
+def _added_tokens(
+    added: list[dict[str, Any]], ids: dict[str, int], settings: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """Those of a file, the begin and the end of a text as special, without special ones that the model has no row for.
+
+    Gemma 3's text models are such a case: one id for images is beyond their table.
+    """
+    rows, ends = settings["vocab_size"], {settings["bos_token"], settings["eos_token"]}
+    for token in added:
+        special = token["special"] or token["content"] in ends
+        if not special or rows is None or token["id"] < rows:
+            yield {**token, "special": special}
+    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    for name in ends & ids.keys() - {token["content"] for token in added}:
+        yield {"id": ids[name], "content": name, **flags, "special": True}
+
+
+def _run(data: dict[str, Any], path: Path) -> TokenizerJSON | Ranks:
+    """The fastest way that gives the ids of the file: tiktoken for a plain byte-level BPE."""
+    content = json.dumps(data, ensure_ascii=False)
+    if data["model"].get("type", "BPE") == "BPE" and all(token["special"] for token in data["added_tokens"]):
+        with suppress(ValueError):
+            return Ranks(encoding_from_json(content, str(path)))
+    return TokenizerJSON(content)
+
+
+def _first_id(processor: dict[str, Any] | None) -> int | None:
+    """The control token that a post-processor puts before a text."""
+    for step in (processor or {}).get("processors", [processor]):
+        if step and step["type"] == "TemplateProcessing":
+            first = step["single"][0].get("SpecialToken")
+            return step["special_tokens"][first["id"]]["ids"][0] if first else None
+        if step and step["type"] in ("BertProcessing", "RobertaProcessing"):
+            return step["cls"][1]
+    return None

@@ -1,0 +1,128 @@
+"""Tokenizers of any kind from a `tokenizer.json`, run by the `tokenizers` library."""
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+from tokenizers import Tokenizer as HuggingFaceTokenizer
+
+from lit_llm.data.bpe import byte_alphabet
+from lit_llm.data.tokenizer import Tokenizer, well_formed
+
+# Put before the names of control tokens while the library runs: it finds a control token that is spelt out in a text
+# by its name, in the vocabulary too, and this character is one that Unicode keeps out of texts.
+MARK = "\ufdd0"
+
+
+class TokenizerJSON(Tokenizer):
+    """A tokenizer of the `tokenizers` library: byte-level or sentencepiece-like BPE, unigram, words.
+
+    Args:
+        content: The text of a `tokenizer.json`; its special tokens are control tokens.
+        begin_of_text: The id before every text. None: there is none.
+        end_of_text: The id between documents. None: there is none.
+        chat_template: Jinja source that turns a conversation into a text. None: there is none.
+
+    Raises:
+        ValueError: If the content is something else, or its ids are not those that the library gives.
+    """
+
+    def __init__(
+        self,
+        content: str,
+        begin_of_text: int | None = None,
+        end_of_text: int | None = None,
+        chat_template: str | None = None,
+    ) -> None:
+        self.content, self.chat_template = content, chat_template
+        self.begin_of_text, self.end_of_text = begin_of_text, end_of_text
+        data = json.loads(content)
+        control = {token["content"] for token in data["added_tokens"] if token["special"]}
+        added = {token["content"]: token["id"] for token in data["added_tokens"]}
+        try:
+            self._runner = HuggingFaceTokenizer.from_str(json.dumps(_marked(data, control)))
+        except Exception as error:  # the library raises bare ones
+            raise ValueError(f"the tokenizers library cannot read it ({error})") from error
+        self._runner.encode_special_tokens = True
+        vocab = {name.removeprefix(MARK): i for name, i in self._runner.get_vocab().items()}
+        if wrong := [name for name, i in added.items() if vocab.get(name) != i]:
+            raise ValueError(
+                f"it gives the token '{wrong[0]}' the id {added[wrong[0]]}, where the tokenizers library has "
+                f"{vocab.get(wrong[0])}"
+            )
+        self.vocab_size = max(vocab.values()) + 1
+        self._bytes = _bytes_of(vocab, set(added), data["decoder"])
+        self.adds_space = self.decode_bytes(self.encode("a").tolist()) == b" a"
+
+    def encode(self, text: str) -> np.ndarray:
+        """Ids of a text; control tokens in it are plain text."""
+        return np.array(self._runner.encode(well_formed(text), add_special_tokens=False).ids, dtype=np.uint32)
+
+    def decode_bytes(self, ids: Sequence[int]) -> bytes:
+        """The bytes of the ids; control tokens are spelt out, and an id that the vocabulary leaves free is silent.
+
+        Kinds that join words by rules of their own (WordPiece) are left to the library, whole texts at a time.
+        """
+        if self._bytes is None:
+            return self._runner.decode(list(ids), skip_special_tokens=False).replace(MARK, "").encode()
+        return b"".join(self._bytes.get(i, b"") for i in ids)
+
+    def state(self) -> dict[str, Any]:
+        """The file, and what its folder says of the text around."""
+        own = ("content", "begin_of_text", "end_of_text", "chat_template")
+        return {name: getattr(self, name) for name in own}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> Self:
+        """Rebuild."""
+        return cls(**state)
+
+
+def _marked(data: dict[str, Any], control: set[str]) -> dict[str, Any]:
+    """What the library is to run: control tokens under names that no text has, and nothing around a text."""
+
+    def name(token: Any) -> Any:
+        return MARK + token if isinstance(token, str) and token in control else token
+
+    model = dict(data["model"])
+    if isinstance(model["vocab"], dict):
+        model["vocab"] = {name(token): i for token, i in model["vocab"].items()}
+    else:  # of a unigram model, with scores
+        model["vocab"] = [[name(token), score] for token, score in model["vocab"]]
+    if "unk_token" in model:
+        model["unk_token"] = name(model["unk_token"])
+    added = [{**token, "content": name(token["content"])} for token in data["added_tokens"]]
+    without = dict.fromkeys(("post_processor", "truncation", "padding"))
+    return {**data, "model": model, "added_tokens": added, **without}
+
+
+def _bytes_of(vocab: dict[str, int], added: set[str], decoder: dict[str, Any] | None) -> dict[int, bytes] | None:
+    """The bytes of each id, by what the decoder does to a piece; None if it looks at more than the piece."""
+    steps = decoder.get("decoders", [decoder]) if decoder else []
+    kinds = {step["type"] for step in steps}
+    if kinds == {"ByteLevel"}:
+        byte_of = {char: byte for byte, char in enumerate(byte_alphabet())}
+        return {
+            i: token.encode() if token in added or set(token) - byte_of.keys() else bytes(byte_of[c] for c in token)
+            for token, i in vocab.items()
+        }
+    spellings = [_spelling(step) for step in steps if step["type"] in ("Replace", "Metaspace")]
+    if not kinds or kinds - {"Replace", "Metaspace", "ByteFallback", "Fuse", "Strip"} or None in spellings:
+        return None
+    pieces = {}
+    for token, i in vocab.items():
+        text = token
+        for old, new in () if token in added else filter(None, spellings):
+            text = text.replace(old, new)
+        byte = re.fullmatch("<0x([0-9A-F]{2})>", text) if "ByteFallback" in kinds else None
+        pieces[i] = bytes.fromhex(byte[1]) if byte else text.encode()
+    return pieces
+
+
+def _spelling(step: dict[str, Any]) -> tuple[str, str] | None:
+    """What a decoder writes for what; None for a regular expression."""
+    if step["type"] == "Metaspace":
+        return step["replacement"], " "
+    return (step["pattern"]["String"], step["content"]) if "String" in step["pattern"] else None

@@ -1,0 +1,102 @@
+"""Tokenizers that come along with a model: their ids, what stands around a text, and folders that are not whole."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lit_llm.data.bpe import END_OF_TEXT, train_bpe
+from lit_llm.data.tokenizer import from_state, to_state
+from lit_llm.data.tokenizer_folder import tokenizer_of
+
+TEXT = "the cat sat on the mat; they'll see 2,048 cats.\n\n  Don't the cats' mats fit?\r\n\tnaïve 日本 🙂 " * 3
+CONTENT = train_bpe([TEXT], 300, [END_OF_TEXT, "<|user|>"])  # 298, 299
+
+
+def folder(path: Path, content: str | dict[str, Any] = CONTENT, **settings: Any) -> Path:
+    """A folder with a tokenizer and settings files, these by their names without suffix."""
+    path.mkdir(exist_ok=True)
+    (path / "tokenizer.json").write_text(content if isinstance(content, str) else json.dumps(content), "utf-8")
+    for name, value in settings.items():
+        (path / f"{name}.json").write_text(json.dumps(value), "utf-8")
+    return path
+
+
+def test_the_end_of_a_text_is_what_the_settings_say(tmp_path: Path) -> None:
+    """By name or by id; the file closest to the tokenizer has the last word."""
+    assert tokenizer_of(folder(tmp_path)).end_of_text == 298
+    assert tokenizer_of(folder(tmp_path, config={"eos_token_id": 299})).end_of_text == 299
+    assert tokenizer_of(folder(tmp_path, generation_config={"eos_token_id": [298, 299]})).end_of_text == 298
+    assert tokenizer_of(folder(tmp_path, tokenizer_config={"eos_token": "<|user|>"})).end_of_text == 299
+    assert tokenizer_of(folder(tmp_path, tokenizer_config={"eos_token": {"content": "<|user|>"}})).end_of_text == 299
+
+
+def test_an_end_that_the_tokenizer_does_not_know_is_none(tmp_path: Path) -> None:
+    """A default of config.json, say."""
+    assert tokenizer_of(folder(tmp_path, config={"eos_token_id": 50256})).end_of_text == 298
+
+
+TEMPLATE = {
+    "type": "TemplateProcessing",
+    "single": [{"SpecialToken": {"id": "<|user|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+    "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+    "special_tokens": {"<|user|>": {"id": "<|user|>", "ids": [299], "tokens": ["<|user|>"]}},
+}
+
+
+def test_the_begin_of_a_text_is_a_rule_of_the_tokenizer_or_of_its_settings(tmp_path: Path) -> None:
+    """The settings win; a token that is called so and not put before texts is none."""
+    with_rule = {**json.loads(CONTENT), "post_processor": {"type": "Sequence", "processors": [TEMPLATE]}}
+    begin = {"bos_token": "<|endoftext|>"}
+    assert tokenizer_of(folder(tmp_path, tokenizer_config=begin)).begin_of_text is None
+    assert tokenizer_of(folder(tmp_path, with_rule)).begin_of_text == 299
+    assert tokenizer_of(folder(tmp_path, tokenizer_config={**begin, "add_bos_token": True})).begin_of_text == 298
+    assert tokenizer_of(folder(tmp_path, with_rule, tokenizer_config={"add_bos_token": False})).begin_of_text is None
+
+
+def test_the_chat_template_is_kept(tmp_path: Path) -> None:
+    """As text, from a file of its own before the settings; of several the default."""
+    named = [{"name": "tools", "template": "{{ tools }}"}, {"name": "default", "template": "{{ é }}"}]
+    assert tokenizer_of(folder(tmp_path)).chat_template is None
+    assert tokenizer_of(folder(tmp_path, tokenizer_config={"chat_template": named})).chat_template == "{{ é }}"
+    (tmp_path / "chat_template.jinja").write_text("{{ messages }}\n", "utf-8")
+    assert tokenizer_of(tmp_path).chat_template == "{{ messages }}\n"
+
+
+def test_a_checkpoint_carries_all_of_it(tmp_path: Path) -> None:
+    settings = {"chat_template": "{{ messages }}", "add_bos_token": True, "bos_token": "<|user|>"}
+    tokenizer = tokenizer_of(folder(tmp_path, tokenizer_config=settings))
+    again = from_state(json.loads(json.dumps(to_state(tokenizer))))
+    for name in ("begin_of_text", "end_of_text", "chat_template", "vocab_size", "adds_space"):
+        assert getattr(again, name) == getattr(tokenizer, name), name
+    assert again.encode(TEXT).tolist() == tokenizer.encode(TEXT).tolist()
+    assert again.fingerprint() == tokenizer.fingerprint()
+
+
+def test_more_ids_than_the_model_has_rows(tmp_path: Path) -> None:
+    """A row too few for text is refused; a control token beyond the table is left out (Gemma 3)."""
+    with pytest.raises(ValueError, match=r"has 298 ids and the model beside it knows 297 \(vocab_size in config.json"):
+        tokenizer_of(folder(tmp_path, config={"vocab_size": 297}))
+    assert tokenizer_of(folder(tmp_path, config={"vocab_size": 299})).vocab_size == 299
+    assert tokenizer_of(folder(tmp_path, config={"text_config": {"vocab_size": 304}})).vocab_size == 300
+
+
+BROKEN: dict[str, Callable[[Path], Path]] = {
+    "holds no tokenizer.json": lambda path: path,
+    "is no tokenizer.json that can be used: Expecting value": lambda path: folder(path, CONTENT[:998]),
+    "is no tokenizer.json that can be used: TypeError": lambda path: folder(path, "[]"),
+    "is no tokenizer.json that can be used: KeyError: 'model'": lambda path: folder(path, "{}"),
+    "is no settings file that can be read: it holds a list": lambda path: folder(path, tokenizer_config=[]),
+}
+
+
+@pytest.mark.parametrize("reason", BROKEN)
+def test_folders_that_cannot_be_used(tmp_path: Path, reason: str) -> None:
+    """One sentence that names the file."""
+    with pytest.raises(ValueError, match=re.escape(reason)) as caught:
+        tokenizer_of(BROKEN[reason](tmp_path))
+    assert str(tmp_path) in str(caught.value)
+    assert "\n" not in str(caught.value)
