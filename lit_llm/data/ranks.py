@@ -4,7 +4,15 @@ from typing import Any, Self
 
 import tiktoken
 
-from lit_llm.data.bpe import TiktokenBased, encoding_of
+from lit_llm.data.bpe import FASTER, PATTERN, TiktokenBased, encoding_of
+
+# Of a rank file alone nobody can tell the rule for words and the control tokens: these are Llama 3's
+# (https://github.com/meta-llama/llama-models/blob/main/models/llama3/tokenizer.py).
+LLAMA_3_RANKS, LLAMA_3_CONTROL_TOKENS = 128_000, 256
+LLAMA_3_NAMES = [
+    *("begin_of_text", "end_of_text", "reserved_special_token_0", "reserved_special_token_1", "finetune_right_pad_id"),
+    *("step_id", "start_header_id", "end_header_id", "eom_id", "eot_id", "python_tag", "image"),
+]
 
 
 class Ranks(TiktokenBased):
@@ -37,3 +45,21 @@ class Ranks(TiktokenBased):
     def from_state(cls, state: dict[str, Any]) -> Self:
         """Rebuild, without the file it once came from."""
         return cls(encoding_of(state), state["begin_of_text"], state["end_of_text"], state["chat_template"])
+
+
+def llama_3(content: bytes) -> Ranks:
+    """Llama 3's tokenizer from its rank file, one base64 token and its rank a line.
+
+    Raises:
+        ValueError: If the ranks are not as many as Llama 3's, or cannot be read.
+    """
+    names = [*LLAMA_3_NAMES, *(f"reserved_special_token_{2 + i}" for i in range(LLAMA_3_CONTROL_TOKENS))]
+    special = {f"<|{name}|>": LLAMA_3_RANKS + i for i, name in enumerate(names[:LLAMA_3_CONTROL_TOKENS])}
+    text = content.decode("ascii").strip()
+    if (count := text.count("\n") + 1) != LLAMA_3_RANKS:
+        raise ValueError(
+            f"it has {count} ranks, and of such files only Llama 3's with {LLAMA_3_RANKS} is known: the others do not "
+            "say how they cut text into words; use a tokenizer.json of the same tokenizer"
+        )
+    state = {"name": "llama3", "pattern": FASTER[PATTERN], "ranks": text, "special": special}
+    return Ranks(encoding_of(state), special["<|begin_of_text|>"], special["<|end_of_text|>"])

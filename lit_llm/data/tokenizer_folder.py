@@ -1,13 +1,15 @@
 """The tokenizer that comes along with a model: found in its folder, with what the settings there say of it."""
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from lit_llm.data.bpe import END_OF_TEXT, encoding_from_json
-from lit_llm.data.ranks import Ranks
+from lit_llm.data.ranks import Ranks, llama_3
+from lit_llm.data.sentence_pieces import SentencePieces
 from lit_llm.data.tokenizer import Tokenizer
 from lit_llm.data.tokenizer_json import TokenizerJSON
 
@@ -16,8 +18,9 @@ def tokenizer_of(folder: Path) -> Tokenizer:
     """The tokenizer in a Hugging Face folder.
 
     Args:
-        folder: Where `tokenizer.json` lies, and beside it `tokenizer_config.json`, `chat_template.jinja`,
-            `special_tokens_map.json`, `generation_config.json` and `config.json`, each if there is one.
+        folder: Where `tokenizer.json` lies, or a `.model` file of sentencepiece or of Llama 3's ranks; beside it
+            `tokenizer_config.json`, `chat_template.jinja`, `special_tokens_map.json`, `generation_config.json` and
+            `config.json`, each if there is one.
 
     Returns:
         A tokenizer whose state holds all of it, so that the folder may be deleted.
@@ -27,10 +30,13 @@ def tokenizer_of(folder: Path) -> Tokenizer:
             `config.json` does not know.
     """
     settings = _settings(folder)
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise ValueError(f"the folder '{folder}' holds no tokenizer.json")
-    tokenizer = _from_json(path, settings)
+    path = _file_in(folder)
+    try:
+        tokenizer, ids = (_from_json if path.suffix == ".json" else _from_model_file)(path.read_bytes(), settings)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        reason = str(error) if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {error}"
+        raise ValueError(f"'{path}' is no tokenizer that can be used: {reason}") from error
+    _obey(settings, tokenizer, ids)
     rows = settings["vocab_size"]
     if rows is not None and tokenizer.vocab_size > rows:
         raise ValueError(
@@ -38,6 +44,26 @@ def tokenizer_of(folder: Path) -> Tokenizer:
             "in config.json); take both from the same place"
         )
     return tokenizer
+
+
+def _file_in(folder: Path) -> Path:
+    if (path := folder / "tokenizer.json").is_file():
+        return path
+    models = sorted(folder.glob("*.model"))
+    if len(models) != 1:
+        many = f", but {len(models)} files *.model" if models else ", nor a file *.model"
+        raise ValueError(f"the folder '{folder}' holds no tokenizer.json{many}")
+    return models[0]
+
+
+def _obey(settings: dict[str, Any], tokenizer: Tokenizer, ids: dict[str, int]) -> None:
+    """Set what stands around a text, where the settings say it."""
+    begin, end = (ids.get(settings[name], settings[f"{name}_id"]) for name in ("bos_token", "eos_token"))
+    if end in ids.values():
+        tokenizer.end_of_text = end
+    if settings["add_bos_token"] is not None:
+        tokenizer.begin_of_text = begin if settings["add_bos_token"] and begin in ids.values() else None
+    tokenizer.chat_template = settings["chat_template"]
 
 
 def _settings(folder: Path) -> dict[str, Any]:
@@ -72,23 +98,23 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _from_json(path: Path, settings: dict[str, Any]) -> Tokenizer:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        ids = _vocabulary(data)
-        data["added_tokens"] = list(_added_tokens(data["added_tokens"], ids, settings))
-        tokenizer = _run(data, path)
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        reason = str(error) if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {error}"
-        raise ValueError(f"'{path}' is no tokenizer.json that can be used: {reason}") from error
-    tokenizer.chat_template = settings["chat_template"]
-    for name in ("bos_token", "eos_token"):
-        settings[f"{name}_id"] = ids.get(settings[name], settings[f"{name}_id"])
-    end, begin = settings["eos_token_id"], settings["bos_token_id"]
-    tokenizer.end_of_text = end if end in ids.values() else ids.get(END_OF_TEXT)
-    by_rule = _first_id(data.get("post_processor"))
-    tokenizer.begin_of_text = {True: begin, False: None, None: by_rule}[settings["add_bos_token"]]
-    return tokenizer
+def _from_model_file(content: bytes, settings: dict[str, Any]) -> tuple[Tokenizer, dict[str, int]]:
+    """A tokenizer and its ids by name, from ranks (a base64 token and its number a line) or a sentencepiece model."""
+    if re.match(rb"[A-Za-z0-9+/]+=* \d+\r?\n", content):
+        ranks = llama_3(content)
+        return ranks, ranks.encoding._special_tokens
+    pieces = SentencePieces(content)
+    return pieces, pieces.ids
+
+
+def _from_json(content: bytes, settings: dict[str, Any]) -> tuple[Tokenizer, dict[str, int]]:
+    """A tokenizer and its ids by name, from a file of the `tokenizers` library."""
+    data = json.loads(content)
+    ids = _vocabulary(data)
+    data["added_tokens"] = list(_added_tokens(data["added_tokens"], ids, settings))
+    tokenizer = _run(data)
+    tokenizer.begin_of_text, tokenizer.end_of_text = _first_id(data.get("post_processor")), ids.get(END_OF_TEXT)
+    return tokenizer, ids
 
 
 def _vocabulary(data: dict[str, Any]) -> dict[str, int]:
@@ -115,12 +141,12 @@ def _added_tokens(
         yield {"id": ids[name], "content": name, **flags, "special": True}
 
 
-def _run(data: dict[str, Any], path: Path) -> TokenizerJSON | Ranks:
+def _run(data: dict[str, Any]) -> TokenizerJSON | Ranks:
     """The fastest way that gives the ids of the file: tiktoken for a plain byte-level BPE."""
     content = json.dumps(data, ensure_ascii=False)
     if data["model"].get("type", "BPE") == "BPE" and all(token["special"] for token in data["added_tokens"]):
         with suppress(ValueError):
-            return Ranks(encoding_from_json(content, str(path)))
+            return Ranks(encoding_from_json(content))
     return TokenizerJSON(content)
 
 

@@ -85,10 +85,10 @@ def test_more_ids_than_the_model_has_rows(tmp_path: Path) -> None:
 
 
 BROKEN: dict[str, Callable[[Path], Path]] = {
-    "holds no tokenizer.json": lambda path: path,
-    "is no tokenizer.json that can be used: Expecting value": lambda path: folder(path, CONTENT[:998]),
-    "is no tokenizer.json that can be used: TypeError": lambda path: folder(path, "[]"),
-    "is no tokenizer.json that can be used: KeyError: 'model'": lambda path: folder(path, "{}"),
+    "holds no tokenizer.json, nor a file *.model": lambda path: path,
+    "is no tokenizer that can be used: Expecting value": lambda path: folder(path, CONTENT[:998]),
+    "is no tokenizer that can be used: TypeError": lambda path: folder(path, "[]"),
+    "is no tokenizer that can be used: KeyError: 'model'": lambda path: folder(path, "{}"),
     "is no settings file that can be read: it holds a list": lambda path: folder(path, tokenizer_config=[]),
 }
 
