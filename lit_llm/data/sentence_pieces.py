@@ -47,6 +47,12 @@ class SentencePieces(Tokenizer):
         """The id of each piece."""
         return {self._runner.id_to_piece(i): i for i in range(self.vocab_size)}
 
+    @property
+    def control(self) -> dict[str, int]:
+        """The ids of the pieces that stand for no text."""
+        runner = self._runner
+        return {name: i for name, i in self.ids.items() if runner.is_control(i) or runner.is_unknown(i)}
+
     def encode(self, text: str) -> np.ndarray:
         """Ids of a text; control tokens in it are plain text."""
         return np.array(self._runner.encode(well_formed(text)), dtype=np.uint32)

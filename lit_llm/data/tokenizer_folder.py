@@ -11,7 +11,7 @@ from lit_llm.data.bpe import END_OF_TEXT, encoding_from_json
 from lit_llm.data.ranks import Ranks, llama_3
 from lit_llm.data.sentence_pieces import SentencePieces
 from lit_llm.data.tokenizer import Tokenizer
-from lit_llm.data.tokenizer_json import TokenizerJSON
+from lit_llm.data.tokenizer_json import TokenizerJSON, vocabulary
 
 
 def tokenizer_of(folder: Path) -> Tokenizer:
@@ -32,11 +32,11 @@ def tokenizer_of(folder: Path) -> Tokenizer:
     settings = _settings(folder)
     path = _file_in(folder)
     try:
-        tokenizer, ids = (_from_json if path.suffix == ".json" else _from_model_file)(path.read_bytes(), settings)
+        tokenizer, control = (_from_json if path.suffix == ".json" else _from_model_file)(path.read_bytes(), settings)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         reason = str(error) if isinstance(error, OSError | ValueError) else f"{type(error).__name__}: {error}"
         raise ValueError(f"'{path}' is no tokenizer that can be used: {reason}") from error
-    _obey(settings, tokenizer, ids)
+    _obey(settings, tokenizer, control)
     rows = settings["vocab_size"]
     if rows is not None and tokenizer.vocab_size > rows:
         raise ValueError(
@@ -56,13 +56,13 @@ def _file_in(folder: Path) -> Path:
     return models[0]
 
 
-def _obey(settings: dict[str, Any], tokenizer: Tokenizer, ids: dict[str, int]) -> None:
-    """Set what stands around a text, where the settings say it."""
-    begin, end = (ids.get(settings[name], settings[f"{name}_id"]) for name in ("bos_token", "eos_token"))
-    if end in ids.values():
+def _obey(settings: dict[str, Any], tokenizer: Tokenizer, control: dict[str, int]) -> None:
+    """Set what stands around a text, where the settings say it; an id that is text is the default of a config."""
+    begin, end = (control.get(settings[name], settings[f"{name}_id"]) for name in ("bos_token", "eos_token"))
+    if end in control.values():
         tokenizer.end_of_text = end
     if settings["add_bos_token"] is not None:
-        tokenizer.begin_of_text = begin if settings["add_bos_token"] and begin in ids.values() else None
+        tokenizer.begin_of_text = begin if settings["add_bos_token"] and begin in control.values() else None
     tokenizer.chat_template = settings["chat_template"]
 
 
@@ -99,29 +99,22 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _from_model_file(content: bytes, settings: dict[str, Any]) -> tuple[Tokenizer, dict[str, int]]:
-    """A tokenizer and its ids by name, from ranks (a base64 token and its number a line) or a sentencepiece model."""
+    """A tokenizer and its control tokens, from ranks (a base64 token and its number a line) or from pieces."""
     if re.match(rb"[A-Za-z0-9+/]+=* \d+\r?\n", content):
         ranks = llama_3(content)
         return ranks, ranks.encoding._special_tokens
     pieces = SentencePieces(content)
-    return pieces, pieces.ids
+    return pieces, pieces.control
 
 
 def _from_json(content: bytes, settings: dict[str, Any]) -> tuple[Tokenizer, dict[str, int]]:
-    """A tokenizer and its ids by name, from a file of the `tokenizers` library."""
+    """A tokenizer and its control tokens, from a file of the `tokenizers` library."""
     data = json.loads(content)
-    ids = _vocabulary(data)
-    data["added_tokens"] = list(_added_tokens(data["added_tokens"], ids, settings))
+    data["added_tokens"] = list(_added_tokens(data["added_tokens"], vocabulary(data), settings))
+    control = {token["content"]: token["id"] for token in data["added_tokens"] if token["special"]}
     tokenizer = _run(data)
-    tokenizer.begin_of_text, tokenizer.end_of_text = _first_id(data.get("post_processor")), ids.get(END_OF_TEXT)
-    return tokenizer, ids
-
-
-def _vocabulary(data: dict[str, Any]) -> dict[str, int]:
-    """The id of each token, added ones as well."""
-    vocab = data["model"]["vocab"]
-    own = vocab if isinstance(vocab, dict) else {token: i for i, (token, _) in enumerate(vocab)}
-    return {**own, **{token["content"]: token["id"] for token in data["added_tokens"]}}
+    tokenizer.begin_of_text, tokenizer.end_of_text = _first_id(data.get("post_processor")), control.get(END_OF_TEXT)
+    return tokenizer, control
 
 
 def _added_tokens(

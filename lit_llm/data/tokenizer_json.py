@@ -80,6 +80,13 @@ class TokenizerJSON(Tokenizer):
         return cls(**state)
 
 
+def vocabulary(data: dict[str, Any]) -> dict[str, int]:
+    """The id of each token in a tokenizer.json, added ones as well."""
+    vocab = data["model"]["vocab"]
+    own = vocab if isinstance(vocab, dict) else {token: i for i, (token, _) in enumerate(vocab)}
+    return {**own, **{token["content"]: token["id"] for token in data["added_tokens"]}}
+
+
 def _marked(data: dict[str, Any], control: set[str]) -> dict[str, Any]:
     """What the library is to run: control tokens under names that no text has, and nothing around a text."""
 

@@ -35,8 +35,9 @@ def test_the_end_of_a_text_is_what_the_settings_say(tmp_path: Path) -> None:
 
 
 def test_an_end_that_the_tokenizer_does_not_know_is_none(tmp_path: Path) -> None:
-    """A default of config.json, say."""
-    assert tokenizer_of(folder(tmp_path, config={"eos_token_id": 50256})).end_of_text == 298
+    """A default of config.json, say: beyond the vocabulary, or an ordinary token of it."""
+    for i in (50256, 2):
+        assert tokenizer_of(folder(tmp_path, config={"eos_token_id": i})).end_of_text == 298
 
 
 TEMPLATE = {
@@ -88,7 +89,7 @@ BROKEN: dict[str, Callable[[Path], Path]] = {
     "holds no tokenizer.json, nor a file *.model": lambda path: path,
     "is no tokenizer that can be used: Expecting value": lambda path: folder(path, CONTENT[:998]),
     "is no tokenizer that can be used: TypeError": lambda path: folder(path, "[]"),
-    "is no tokenizer that can be used: KeyError: 'model'": lambda path: folder(path, "{}"),
+    "is no tokenizer that can be used: KeyError: 'added_tokens'": lambda path: folder(path, "{}"),
     "is no settings file that can be read: it holds a list": lambda path: folder(path, tokenizer_config=[]),
 }
 
