@@ -13,6 +13,7 @@ COMMANDS = {
     "bench": ("lit_llm.costs.bench", "time the training of a config on this machine"),
     "plan": ("lit_llm.costs.plan", "what a training will need: memory, operations, hours"),
     "generate": ("lit_llm.inference.command", "continue a prompt with a checkpoint"),
+    "export": ("lit_llm.weights.export", "write a checkpoint as a folder that other programs load"),
     "tokenizer": ("lit_llm.data.command", "train a tokenizer on your text"),
 }
 HELP = """usage: lit-llm COMMAND [options]

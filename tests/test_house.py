@@ -31,6 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lit_llm.batch": set(),
     "lit_llm.backbone": {"lit_llm.backbone"},
     "lit_llm.weights": {"lit_llm.weights", "lit_llm.backbone", *PLAIN},
+    "lit_llm.weights.exporting": {"lit_llm.weights", "lit_llm.backbone", "lit_llm.data"},  # the tokenizer goes out, too
     "lit_llm.data": {"lit_llm.data", "lit_llm.batch", *PLAIN},
     "lit_llm.modules": {"lit_llm.modules", "lit_llm.backbone", "lit_llm.weights", "lit_llm.batch", *SERVING_MODULES},
     "lit_llm.inference": {"lit_llm.inference", "lit_llm.backbone", "lit_llm.weights", "lit_llm.data", *PLAIN},

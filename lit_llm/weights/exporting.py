@@ -1,0 +1,114 @@
+"""A trained model as the files of a folder: in the layout of its Hugging Face family, or in our own."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from lit_llm.backbone import GPT
+from lit_llm.data.huggingface import tokenizer_files
+from lit_llm.data.tokenizer import Tokenizer, from_state
+from lit_llm.weights.checkpoint import load_backbone
+from lit_llm.weights.families import Family, family_for
+from lit_llm.weights.lit_folder import SETTINGS, lit_settings
+from lit_llm.weights.model_card import model_card
+from lit_llm.weights.safetensors_out import write_tensors
+
+
+@dataclass(frozen=True)
+class Same:
+    """A tensor under our own name."""
+
+    name: str
+
+    @property
+    def theirs(self) -> tuple[str]:
+        """The name."""
+        return (self.name,)
+
+    def split(self, ours: Tensor) -> list[Tensor]:
+        """The tensor."""
+        return [ours]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What is written of a checkpoint.
+
+    Args:
+        file: The checkpoint.
+        checkpoint: What it holds.
+        backbone: The network in it.
+        tokenizer: The tokenizer in it. None: there is none.
+        family: Whose layout is written. None: our own.
+    """
+
+    file: Path
+    checkpoint: dict[str, Any]
+    backbone: GPT
+    tokenizer: Tokenizer | None
+    family: Family | None
+
+    @classmethod
+    def of(cls, file: Path, checkpoint: dict[str, Any], own_layout: bool = False) -> Self:
+        """Everything that can be refused is refused here, before anything is written.
+
+        Raises:
+            ValueError: If the checkpoint cannot be used, no family can express its backbone, or its tokenizer has
+                more ids than the backbone.
+        """
+        backbone = load_backbone(checkpoint)
+        tokenizer = from_state(checkpoint["tokenizer"]) if "tokenizer" in checkpoint else None
+        if tokenizer is not None and tokenizer.vocab_size > backbone.vocab_size:
+            raise ValueError(f"its tokenizer has {tokenizer.vocab_size} ids and its backbone {backbone.vocab_size}")
+        try:
+            family = None if own_layout else family_for(checkpoint["hyper_parameters"]["backbone"])
+        except ValueError as error:
+            raise ValueError(f"{error}; --format lit writes it in our own layout") from error
+        exported = cls(file, checkpoint, backbone, tokenizer, family)
+        if family is not None:
+            exported._texts(family, torch.float32)
+        return exported
+
+    def __str__(self) -> str:
+        """In a few words."""
+        layout = f"a '{self.family.model_type}'" if self.family else "a model in our own layout"
+        return f"{layout} with {self.backbone.num_parameters():,} parameters"
+
+    def write(self, folder: Path, dtype: torch.dtype | None, shard_size: int) -> None:
+        """Write all files.
+
+        Args:
+            folder: An empty one.
+            dtype: Of the weights. None: as they are.
+            shard_size: Bytes of a weights file at most.
+        """
+        state = self.backbone.state_dict()
+        dtype = dtype or next(iter(state.values())).dtype
+        entries = self.family.entries(self.backbone) if self.family else [Same(name) for name in state]
+        write_tensors(folder, state, entries, dtype, shard_size)
+        model_type = self.family.model_type if self.family else None
+        texts = self._texts(self.family, dtype) if self.family else self._own_texts()
+        texts["README.md"] = model_card(self.file, self.checkpoint, self.backbone.num_parameters(), model_type)
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8")
+
+    def _texts(self, family: Family, dtype: torch.dtype) -> dict[str, str]:
+        config = family.config(self.checkpoint["hyper_parameters"]["backbone"], dtype) | self._ends()
+        texts = {"config.json": json.dumps(config, indent=2)}
+        if self.tokenizer is not None:
+            texts |= tokenizer_files(self.tokenizer, self.backbone.block_size)
+        return texts | {"generation_config.json": json.dumps(self._ends(), indent=2)}
+
+    def _own_texts(self) -> dict[str, str]:
+        tokenizer = self.checkpoint.get("tokenizer")
+        return {SETTINGS: lit_settings(self.checkpoint["hyper_parameters"]["backbone"], tokenizer)}
+
+    def _ends(self) -> dict[str, int | None]:
+        """The ids around a text, as a generation needs them; batches are padded with the end."""
+        begin = self.tokenizer.begin_of_text if self.tokenizer else None
+        end = self.tokenizer.end_of_text if self.tokenizer else None
+        return {"bos_token_id": end if begin is None else begin, "eos_token_id": end, "pad_token_id": end}

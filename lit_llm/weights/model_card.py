@@ -1,0 +1,77 @@
+"""The README.md of an exported model: what it is, what it was trained on, and how well it did."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+def model_card(file: Path, checkpoint: dict[str, Any], parameters: int, model_type: str | None) -> str:
+    """A model card with the YAML header that the Hugging Face hub reads.
+
+    Args:
+        file: The checkpoint; the configuration of its run lies one folder above.
+        checkpoint: What it holds.
+        parameters: Numbers in the weights.
+        model_type: Its family. None: in our own layout.
+    """
+    header = {"tags": ["lit-llm", *([model_type] if model_type else [])], "pipeline_tag": "text-generation"}
+    if model_type:
+        header["library_name"] = "transformers"
+    config = _run_config(file)
+    facts = {"parameters": f"{parameters:,}", "optimizer steps": f"{checkpoint.get('global_step', 0):,}"}
+    rows = [f"| {name} | {value} |" for name, value in {**facts, **_metrics(checkpoint)}.items()]
+    settings = {key: config[key] for key in ("model", "trainer", "seed_everything") if key in config}
+    sections = {
+        "Results": "\n".join(["| | |", "|---|---|", *rows]),
+        "Data": _as_yaml(config.get("data") or "Of the run, nothing is known but the checkpoint."),
+        "Settings": _as_yaml(settings or checkpoint["hyper_parameters"].get("backbone")),
+    }
+    parts = [
+        f"# {_name(config, file)}",
+        _use(model_type),
+        *(f"## {title}\n\n{text}" for title, text in sections.items()),
+    ]
+    return f"---\n{yaml.safe_dump(header, sort_keys=False)}---\n\n" + "\n\n".join(parts) + "\n"
+
+
+def _use(model_type: str | None) -> str:
+    if model_type is None:
+        return "A model in the layout of lit_llm, which `lit-llm` reads."
+    return (
+        "A language model trained with lit_llm.\n\n"
+        "```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
+        'model, tokenizer = AutoModelForCausalLM.from_pretrained("."), AutoTokenizer.from_pretrained(".")\n```'
+    )
+
+
+def _run_config(file: Path) -> dict[str, Any]:
+    path = file.parent.parent / "config.yaml"
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _name(config: dict[str, Any], file: Path) -> str:
+    logger = (config.get("trainer") or {}).get("logger")
+    named = logger.get("init_args", {}).get("name") if isinstance(logger, dict) else None
+    return str(named or file.stem)
+
+
+def _metrics(checkpoint: dict[str, Any]) -> dict[str, str]:
+    """What was monitored, when the checkpoint was written."""
+    metrics = {}
+    for state in (checkpoint.get("callbacks") or {}).values():
+        name, value = (state.get(key) if isinstance(state, dict) else None for key in ("monitor", "current_score"))
+        if name is not None and value is not None:
+            metrics[str(name)] = f"{float(value):.4f}"
+            if name == "val/loss":
+                metrics["val/perplexity"] = f"{math.exp(min(float(value), 700.0)):.2f}"  # beyond: an overflow
+    return metrics
+
+
+def _as_yaml(content: Any) -> str:
+    return content if isinstance(content, str) else f"```yaml\n{yaml.safe_dump(content, sort_keys=False)}```"
