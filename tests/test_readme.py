@@ -39,13 +39,14 @@ def test_targets_exist() -> None:
 def test_other_commands_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The tokenizer and generate commands, on a small text and a run of two steps."""
+    """The tokenizer, generate and export commands, on a small text and a run of two steps."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "books").mkdir()
     (tmp_path / "books" / "one.txt").write_text("It was a bright cold day in April. " * 200, encoding="utf-8")
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))  # empty: GPT-2's encoding is not there to compare with
-    tokenizer, generate = (
-        next(line for line in LINES if line.startswith(f"lit-llm {name}")) for name in ("tokenizer", "generate")
+    tokenizer, generate, export = (
+        next(line for line in LINES if line.startswith(f"lit-llm {name}"))
+        for name in ("tokenizer", "generate", "export")
     )
     assert main(shlex.split(tokenizer)[1:]) == 0
     assert "bytes per token" in capsys.readouterr().out
@@ -57,6 +58,8 @@ def test_other_commands_run(
     capsys.readouterr()
     assert main(shlex.split(generate)[1:]) == 0
     assert capsys.readouterr().out.startswith("def ")
+    assert main(shlex.split(export)[1:]) == 0
+    assert (tmp_path / "exported" / "model.safetensors").exists()
 
 
 def test_python_block_runs() -> None:
