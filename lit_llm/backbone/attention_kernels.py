@@ -1,6 +1,5 @@
 """Which kernel computes attention: chosen by device, dtype and shape, in one place."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,41 +19,68 @@ SHORT = 128
 def attend(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, softcap: float | None, dropout: float
 ) -> Tensor:
-    """Causal attention of q (B, H, T, D) over k and v (B, G, T, D), G dividing H; the one place that picks a kernel.
+    """Causal attention of q (B, H, T, D) over k and v (B, G, S, D), G dividing H; the one place that picks a kernel.
 
-    The soft cap (Gemma 2, https://arxiv.org/abs/2408.00118) needs the scores themselves, which no fused kernel shows.
+    S is T, or more behind a cache; without a mask then T is 1, and the query sees all keys. The soft cap (Gemma 2,
+    https://arxiv.org/abs/2408.00118) needs the scores themselves, which no fused kernel shows.
     """
     on_cpu = q.device.type == "cpu"
     if on_cpu and v.dtype == torch.bfloat16 and not CPU_MULTIPLIES_BFLOAT16:
         with torch.autocast("cpu", enabled=False):  # products of fp32 are 3 to 5 times as fast as emulated ones
             return attend(q.float(), k.float(), v.float(), mask, scale, softcap, dropout).to(v.dtype)
+    causal, groups = mask is None and q.shape[-2] > 1, q.shape[1] // k.shape[1]
+    if groups > 1 and q.shape[-2] == 1:
+        # Heads that share keys become queries of one head, so that no step of decoding copies a cache.
+        q = q.view(q.shape[0], k.shape[1], groups, q.shape[-1])
+        return _attend(q, k, v, mask, causal, scale, softcap, dropout).reshape(q.shape[0], -1, 1, v.shape[-1])
+    return _attend(q, k, v, mask, causal, scale, softcap, dropout)
+
+
+def _attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    causal: bool,
+    scale: float,
+    softcap: float | None,
+    dropout: float,
+) -> Tensor:
     # Flash alone takes fewer key-value heads, but neither a mask nor fp32. Asked for those, torch falls back in silence
     # to a kernel that stores (B, H, T, T); with repeated heads it finds another fused one.
-    explicit = softcap is not None or (on_cpu and q.shape[-2] <= SHORT)
+    explicit = softcap is not None or (q.device.type == "cpu" and q.shape[-2] <= SHORT)
     flash = not explicit and mask is None and v.dtype in (torch.float16, torch.bfloat16)
     groups = q.shape[1] // k.shape[1]
     if groups > 1 and not flash:
         k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
     if explicit:
-        return _attend_by_scores(q, k, v, mask, scale, softcap, dropout)
+        return _attend_by_scores(q, k, v, mask, causal, scale, softcap, dropout)
     return F.scaled_dot_product_attention(
-        q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scale, enable_gqa=flash
+        q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal, scale=scale, enable_gqa=flash
     )
 
 
 def _attend_by_scores(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, softcap: float | None, dropout: float
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None,
+    causal: bool,
+    scale: float,
+    softcap: float | None,
+    dropout: float,
 ) -> Tensor:
-    """The same for q, k, v (B, H, T, D) by two products and a softmax between them; stores (B, H, T, T)."""
-    B, H, T, _ = q.shape
-    if mask is None:
-        bias = q.new_full((T, T), -math.inf).triu(1)
+    """The same for q (B, H, T, D), k and v (B, H, S, D) by two products and a softmax between; stores (B, H, T, S)."""
+    (B, H, T, _), S = q.shape, k.shape[2]
+    never = torch.finfo(q.dtype).min  # finite: a query that may see nothing gets the mean of all, and not NaN
+    if mask is not None:
+        bias = q.new_zeros(mask.shape).masked_fill_(~mask, never)  # (T, T) or (B, 1, T, S)
     else:
-        bias = q.new_zeros(mask.shape).masked_fill_(~mask, -math.inf)  # (T, T) or (B, 1, T, T)
+        bias = q.new_full((T, T), never).triu(1) if causal else q.new_zeros(1, 1)
     if softcap is None:
         # Scale and mask inside the product: a pass over the scores less for each of them, and for its gradient.
-        bias = bias.expand(B, H, T, T).flatten(0, 1)
-        scores = torch.baddbmm(bias, q.flatten(0, 1), k.flatten(0, 1).transpose(1, 2), alpha=scale).view(B, H, T, T)
+        bias = bias.expand(B, H, T, S).flatten(0, 1)
+        scores = torch.baddbmm(bias, q.flatten(0, 1), k.flatten(0, 1).transpose(1, 2), alpha=scale).view(B, H, T, S)
     else:
         scores = softcap * torch.tanh((q @ k.transpose(-2, -1)).float() * (scale / softcap)) + bias
     weights = scores.softmax(dim=-1, dtype=torch.promote_types(v.dtype, torch.float32)).to(v.dtype)

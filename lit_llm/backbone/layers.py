@@ -96,6 +96,7 @@ class CausalSelfAttention(nn.Module):
         rotation, mask = self.tables(context, T, x.device)
         if self.rotary is not None:
             q, k = self.rotary(q, *rotation), self.rotary(k, *rotation)
+        k, v = context.remember(self, k, v, self.window)
         y = attend(q, k, v, mask, self.scale, self.softcap, self.dropout.p if self.training else 0.0)
         return self.proj(y.transpose(1, 2).reshape(B, T, -1))
 

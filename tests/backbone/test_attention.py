@@ -245,3 +245,16 @@ def test_whole_rows_need_no_mask() -> None:
 def test_refuses_sizes_that_do_not_fit(settings: dict[str, Any], names: str) -> None:
     with pytest.raises(ValueError, match=names):
         CausalSelfAttention(**{"n_embd": C, "n_head": H, **settings})
+
+
+@pytest.mark.parametrize("length", [1, 7, 130], ids=["one query", "by scores", "fused"])
+@pytest.mark.parametrize("softcap", [None, 5.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_extreme_scores_and_a_query_that_sees_nothing_stay_finite(length, softcap, dtype) -> None:
+    """N5: scores of ±1e4 and beyond, and a row of the mask without a single key."""
+    q, k, v = (torch.randn(2, 4, length, 8, generator=torch.Generator().manual_seed(0)) for _ in range(3))
+    mask = torch.ones(length, length, dtype=torch.bool).tril()
+    mask[length // 2] = False
+    y = attend(1e4 * q.to(dtype), k.to(dtype), v.to(dtype), mask, 1.0, softcap, 0.0)
+    assert y.isfinite().all()
+    assert y.abs().max() <= v.to(dtype).abs().max() * 1.01
