@@ -96,7 +96,8 @@ class Pretraining(TextDataModule):
         return {name: self.corpus.meta[name] for name in names if self.corpus.meta[name] is not None}
 
     def sample_prompts(self, count: int = 3, length: int = 16) -> list[str]:
-        """A few short stretches of the validation text."""
+        """A few short stretches of the validation text, which leave room for what follows them."""
+        length = min(length, max(self.block_size // 2, 1))
         tokens = self.corpus.tokens("val")
         starts = range(0, max(len(tokens) - length, 0), max(len(tokens) // count, 1))
         return [self.tokenizer.decode(tokens[start : start + length].tolist()) for start in starts[:count]]

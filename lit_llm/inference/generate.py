@@ -1,97 +1,150 @@
-"""Sampling: one token after the other from a backbone."""
+"""The loop of generation: rows of ids that grow by one id at a time, with a cache."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from lit_llm.backbone import GPT
+from lit_llm.backbone.cache import Cache
+from lit_llm.backbone.context import Context
+from lit_llm.inference.sampling import Sampling, Seen, generators_of, sample
 
 
-def sample(
-    logits: Tensor,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """Draw one id per row.
+class Drawn(NamedTuple):
+    """One new id of each row.
 
     Args:
-        logits: (B, V) scores.
-        temperature: Divides the scores; 0 takes the best id.
-        top_k: Draw among the k best ids. None: among all.
-        top_p: Draw among the fewest ids whose probability reaches p, in (0, 1] (nucleus sampling, Holtzman et al.,
-            2019, https://arxiv.org/abs/1904.09751). None: among all.
-        generator: Source of the randomness.
+        ids: (B,).
+        logprobs: (B,) logarithms of the probabilities that the backbone gives them, before any setting of the
+            sampling. None: not asked for.
+    """
 
-    Returns:
-        (B,) ids.
+    ids: Tensor
+    logprobs: Tensor | None = None
+
+
+class Reader:
+    """Reads rows of ids with a backbone, bit by bit, and tells the logits of what comes next.
+
+    An attention that keeps nothing in the cache (`Context.remember`) makes it read all of a row again each time.
+
+    Args:
+        backbone: The network, in eval mode.
+        size: Tokens of the longest row in the end.
+        spare: Tokens that are read at once after the beginning beyond one, and may be taken back.
+    """
+
+    def __init__(self, backbone: GPT, size: int, spare: int = 0) -> None:
+        self.backbone, self.device = backbone, next(backbone.parameters()).device
+        self.cache: Cache | None = Cache(size, spare, self.device)
+        self._rows = torch.zeros(0, 0, dtype=torch.long)  # all ids so far, where there is no cache
+        self._lengths = torch.zeros(0, dtype=torch.long)
+
+    def begin(self, prompts: Sequence[Sequence[int]]) -> Tensor:
+        """Read the beginnings of all rows; the logits (B, V) of what follows each."""
+        counts = torch.tensor([len(prompt) for prompt in prompts], device=self.device)
+        idx = torch.zeros(len(prompts), int(counts.max()), dtype=torch.long)  # padded on the right
+        for row, prompt in enumerate(prompts):
+            idx[row, : len(prompt)] = torch.tensor(list(prompt))
+        idx = idx.to(self.device)
+        assert self.cache is not None
+        self.cache.expect(idx.shape[1], None if all(len(p) == idx.shape[1] for p in prompts) else counts)
+        hidden = self.backbone.hidden_states(idx, Context(cache=self.cache))
+        if len(self.cache) < len(self.backbone.blocks):
+            self.cache, self._rows, self._lengths = None, idx, counts
+        rows = torch.arange(len(prompts), device=self.device)
+        return self.backbone.logits(hidden[rows, counts - 1])
+
+    def read(self, idx: Tensor) -> Tensor:
+        """Read the next ids (B, T) of each row; the logits (B, T, V) of what follows each."""
+        if self.cache is not None:
+            self.cache.expect(idx.shape[1])
+            return self.backbone(idx, Context(cache=self.cache))
+        places = self._lengths[:, None] + torch.arange(idx.shape[1], device=self.device)  # (B, T)
+        self._lengths = self._lengths + idx.shape[1]
+        missing = int(self._lengths.max()) - self._rows.shape[1]
+        self._rows = torch.nn.functional.pad(self._rows, (0, max(missing, 0))).scatter(1, places, idx)
+        hidden = self.backbone.hidden_states(self._rows)
+        return self.backbone.logits(hidden.take_along_dim(places[:, :, None], dim=1))
+
+    def rewind(self, length: int) -> None:
+        """Forget all but the first tokens; rows are equally long."""
+        if self.cache is not None:
+            self.cache.rewind(length)
+        else:
+            self._lengths = torch.full_like(self._lengths, length)
+            self._rows = self._rows[:, :length]
+
+
+def check_room(backbone: GPT, prompts: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+    """Refuse what the backbone has no positions for.
 
     Raises:
-        ValueError: If an argument is out of range.
+        ValueError: If a prompt is empty, or too long together with what is to follow.
     """
-    if not 0 <= temperature < float("inf"):
-        raise ValueError(f"temperature {temperature} cannot be: it is 0 (greedy) or larger")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k {top_k} leaves no id to draw")
-    if top_p is not None and not 0 < top_p <= 1:
-        raise ValueError(f"top_p {top_p} is no probability in (0, 1]")
-    if temperature == 0:
-        return logits.argmax(dim=-1)
-    logits = logits.float()
-    logits = (logits - logits.amax(dim=-1, keepdim=True)) / temperature  # at most 0: no temperature overflows
-    if top_k is not None and top_k < logits.shape[-1]:
-        kept, ids = logits.topk(top_k, dim=-1)
-        logits = torch.full_like(logits, -torch.inf).scatter(-1, ids, kept)  # ties beyond the k-th are left out
-    if top_p is not None and top_p < 1:
-        ordered, ids = logits.softmax(dim=-1).sort(dim=-1, descending=True)
-        before = ordered.cumsum(dim=-1) - ordered  # probability of all better ids
-        logits = logits.masked_fill((before >= top_p).gather(-1, ids.argsort(dim=-1)), -torch.inf)
-    return torch.multinomial(logits.softmax(dim=-1), 1, generator=generator)[:, 0]
+    if max_new_tokens < 0:
+        raise ValueError(f"max_new_tokens {max_new_tokens} cannot be: it is 0 or larger")
+    if not all(map(len, prompts)):
+        raise ValueError("there is no id to continue; start with the end-of-text token")
+    longest = max(map(len, prompts), default=0)
+    if longest + max_new_tokens > backbone.block_size:
+        raise ValueError(
+            f"a prompt of {longest} tokens and {max_new_tokens} new ones do not fit the model's {backbone.block_size} "
+            "positions (block_size); shorten the prompt, or ask for fewer"
+        )
 
 
 @torch.inference_mode()
 def generate(
     backbone: GPT,
-    idx: Tensor,
+    prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
+    sampling: Sampling | None = None,
+    seeds: Sequence[int | None] | None = None,
     end_of_text: int | None = None,
-    generator: torch.Generator | None = None,
-) -> Iterator[Tensor]:
-    """Continue rows of ids, one token at a time; the window slides once the text is longer than `block_size`.
+    logprobs: bool = False,
+) -> Iterator[Drawn]:
+    """Continue rows of ids, one token at a time; each is what it would be alone.
 
     Args:
         backbone: The network, in eval mode.
-        idx: (B, T) ids to continue, T at least 1.
+        prompts: Ids to continue, at least one in each row; rows may differ in length.
         max_new_tokens: Tokens to draw at most.
-        temperature: As in `sample`.
-        top_k: As in `sample`.
-        top_p: As in `sample`.
+        sampling: From which distribution they are drawn. None: from the backbone's own.
+        seeds: Of each row; the same one repeats a row whatever its neighbours. None: another text each time.
         end_of_text: Stop when every row has drawn this id. None: never.
-        generator: Source of the randomness.
+        logprobs: Whether the probabilities of the drawn ids are told.
 
     Yields:
-        (B,) ids, `max_new_tokens` times or until all rows have ended.
+        One new id of each row, `max_new_tokens` times or until all rows have ended.
 
     Raises:
-        ValueError: If there is nothing to continue, or an argument is out of range.
+        ValueError: If there is nothing to continue, or it does not fit the backbone's positions.
     """
-    if idx.shape[1] == 0:
-        raise ValueError("there is no id to continue; start with the end-of-text token")
-    if max_new_tokens < 0:
-        raise ValueError(f"max_new_tokens {max_new_tokens} cannot be: it is 0 or larger")
-    ended = torch.zeros(idx.shape[0], dtype=torch.bool, device=idx.device)
-    for _ in range(max_new_tokens):
-        hidden = backbone.hidden_states(idx[:, -backbone.block_size :])
-        logits = backbone.logits(hidden[:, -1])  # (B, V): of the last position alone
-        new = sample(logits, temperature, top_k, top_p, generator)
-        idx = torch.cat((idx, new[:, None]), dim=1)
-        yield new
+    check_room(backbone, prompts, max_new_tokens)
+    if max_new_tokens == 0 or not prompts:
+        return
+    sampling = sampling or Sampling()
+    reader = Reader(backbone, max(map(len, prompts)) + max_new_tokens)
+    generators = generators_of(seeds or [None] * len(prompts), reader.device)
+    seen = Seen(prompts, backbone.vocab_size, reader.device) if sampling.repetition_penalty != 1 else None
+    ended = torch.zeros(len(prompts), dtype=torch.bool, device=reader.device)
+    logits = reader.begin(prompts)
+    for left in reversed(range(max_new_tokens)):
+        new = sample(logits, sampling, generators, None if seen is None else seen.mask)
+        yield Drawn(new, logprobs_of(logits, new) if logprobs else None)
         if end_of_text is not None:
             ended |= new == end_of_text
             if ended.all():
                 return
+        if seen is not None:
+            seen.add(new)
+        if left:
+            logits = reader.read(new[:, None])[:, -1]
+
+
+def logprobs_of(logits: Tensor, ids: Tensor) -> Tensor:
+    """(B,) logarithms of the probabilities of ids (B,) by logits (B, V)."""
+    return logits.float().log_softmax(dim=-1).gather(-1, ids[:, None])[:, 0]

@@ -1,15 +1,95 @@
 """Text in, text out: a backbone and the tokenizer it was trained with."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Self
 
-import torch
-
 from lit_llm.backbone import GPT
 from lit_llm.data.tokenizer import Tokenizer, from_state
-from lit_llm.inference.generate import generate
+from lit_llm.inference.generate import Drawn, check_room, generate
+from lit_llm.inference.sampling import Sampling
+from lit_llm.inference.speculative import Speculation
+from lit_llm.inference.stopping import TextStream
 from lit_llm.weights.checkpoint import load_backbone, open_checkpoint
+
+DEFAULT_NEW_TOKENS = 100
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What follows a prompt.
+
+    Args:
+        text: The continuation alone.
+        ids: Its ids; with those of a stop string, and with the end-of-text token if it came.
+        finish_reason: `stop` (the end-of-text token or a stop string) or `length`.
+        logprobs: Logarithm of the probability of each id, before any setting of the sampling. None: not asked for.
+    """
+
+    text: str
+    ids: list[int]
+    finish_reason: str
+    logprobs: list[float] | None = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How to continue, whatever the prompt.
+
+    Args:
+        max_new_tokens: Tokens to add at most. None: 100, or fewer where the model's positions end.
+        sampling: From which distribution tokens are drawn.
+        stop: Strings at which a text ends; they are no part of it.
+        logprobs: Whether the probabilities of the tokens are told.
+
+    Raises:
+        ValueError: If fewer than 0 tokens are asked for, or a stop string is empty.
+    """
+
+    max_new_tokens: int | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+    stop: tuple[str, ...] = ()
+    logprobs: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        if self.max_new_tokens is not None and self.max_new_tokens < 0:
+            raise ValueError(f"max_new_tokens {self.max_new_tokens} cannot be: it is 0 or larger")
+        if "" in self.stop:
+            raise ValueError("the stop string '' is empty, so every text would end before it begins")
+
+
+class _Row:
+    """One text as it grows."""
+
+    def __init__(self, prompt: Sequence[int], tokenizer: Tokenizer, asked: Asked) -> None:
+        self.stream = TextStream(tokenizer, prompt, asked.stop)
+        self.end, self.reason = tokenizer.end_of_text, "length"
+        self.pieces: list[str] = []
+        self.ids: list[int] = []
+        self.logprobs: list[float] | None = [] if asked.logprobs else None
+
+    @property
+    def is_done(self) -> bool:
+        return self.reason == "stop"
+
+    def add(self, new: int, logprob: float | None) -> None:
+        """Take a token, unless the text has ended."""
+        if self.is_done:
+            return
+        self.ids.append(new)
+        if self.logprobs is not None and logprob is not None:
+            self.logprobs.append(logprob)
+        if new != self.end:
+            self.pieces.append(self.stream.feed(new))
+        if new == self.end or self.stream.stopped:
+            self.reason = "stop"
+
+    def completion(self) -> Completion:
+        """What it has come to; no token follows."""
+        return Completion("".join(self.pieces) + self.stream.close(), self.ids, self.reason, self.logprobs)
 
 
 @dataclass
@@ -23,6 +103,7 @@ class TextModel:
 
     backbone: GPT
     tokenizer: Tokenizer
+    speculation: Speculation | None = None  # made by `speculate`
 
     @classmethod
     def from_checkpoint(cls, path: str | Path) -> Self:
@@ -39,38 +120,110 @@ class TextModel:
         except ValueError as error:
             raise ValueError(f"'{path}' cannot be used: {error}") from error
 
-    def complete(
-        self,
-        prompt: str,
-        max_new_tokens: int = 100,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        seed: int | None = None,
-    ) -> str:
-        """Continue a prompt; an empty one starts from the end-of-text token.
+    def speculate(self, draft: "TextModel", draft_tokens: int = 4) -> None:
+        """Let a smaller model guess tokens ahead; the texts are as likely as without it, and come one at a time.
 
         Args:
-            prompt: The beginning of the text.
-            max_new_tokens: Tokens to add at most.
-            temperature: 0 is greedy, 1 samples as trained.
-            top_k: Draw among the k best tokens. None: among all.
-            top_p: Draw among the fewest tokens whose probability reaches p. None: among all.
-            seed: Repeats a text. None: another one each time.
-
-        Returns:
-            The continuation alone.
+            draft: A model of the same tokenizer.
+            draft_tokens: Tokens that it guesses before each judgement.
 
         Raises:
-            ValueError: If the prompt is empty and the tokenizer has no end-of-text token to start from.
+            ValueError: If its tokenizer is another one, or draft_tokens is below 1.
+        """
+        if draft.tokenizer.fingerprint() != self.tokenizer.fingerprint():
+            raise ValueError("the draft model has another tokenizer than the model; take one trained with the same")
+        self.speculation = Speculation(self.backbone, draft.backbone, draft_tokens)
+
+    def complete(self, prompt: str, asked: Asked | None = None, seed: int | None = None) -> str:
+        """The continuation of a prompt alone; as `complete_all`."""
+        return next(self.complete_all([prompt], asked, seed)).text
+
+    def stream(self, prompt: str, asked: Asked | None = None, seed: int | None = None) -> Iterator[str]:
+        """The continuation of a prompt, piece by piece as it comes; as `complete_all`."""
+        asked = asked or Asked()
+        ids = self.encode(prompt)
+        row = _Row(ids, self.tokenizer, asked)
+        for _ in self._grow([row], [ids], asked, self._limit(ids, asked), [seed]):
+            if row.pieces and row.pieces[-1]:
+                yield row.pieces[-1]
+        yield row.stream.close()
+
+    def complete_all(
+        self, prompts: Sequence[str], asked: Asked | None = None, seed: int | None = None, batch_size: int = 8
+    ) -> Iterator[Completion]:
+        """Continue prompts, several at once; each text is what it would be alone, and comes in its place.
+
+        Args:
+            prompts: Beginnings of texts; an empty one starts from the end-of-text token.
+            asked: How to continue.
+            seed: Repeats the first text; those after it have the next seeds. None: others each time.
+            batch_size: Texts that are continued at once.
+
+        Raises:
+            ValueError: If one cannot be continued: it is empty and the tokenizer has no end-of-text token to start
+                from, or the model has no positions for it and the new tokens. Nothing is computed before.
+        """
+        asked = asked or Asked()
+        rows = [self.encode(prompt) for prompt in prompts]
+        limits = [self._limit(ids, asked) for ids in rows]
+        done = 0
+        for limit, group in groupby(limits):
+            same = len(list(group))
+            for start in range(done, done + same, batch_size):
+                part = range(start, min(start + batch_size, done + same))
+                texts = [_Row(rows[number], self.tokenizer, asked) for number in part]
+                seeds = [None if seed is None else seed + number for number in part]
+                for _ in self._grow(texts, [rows[number] for number in part], asked, limit, seeds):
+                    pass
+                yield from (text.completion() for text in texts)
+            done += same
+
+    def encode(self, prompt: str) -> list[int]:
+        """The ids of a prompt, of which there is at least one.
+
+        Raises:
+            ValueError: If it is empty and the tokenizer has no token to start a text with.
         """
         end = self.tokenizer.end_of_text
         ids = self.tokenizer.encode(prompt).tolist() or ([] if end is None else [end])
         if not ids:
             raise ValueError("the prompt is empty, and this tokenizer has no token to start a text with")
-        device = next(self.backbone.parameters()).device
-        generator = torch.Generator(device)
-        generator.seed() if seed is None else generator.manual_seed(seed)
-        idx = torch.tensor([ids], device=device)
-        drawn = generate(self.backbone, idx, max_new_tokens, temperature, top_k, top_p, end, generator)
-        return self.tokenizer.decode([i for i in (int(new) for new in drawn) if i != end])
+        return ids
+
+    def _limit(self, ids: Sequence[int], asked: Asked) -> int:
+        """How many tokens may follow."""
+        networks = [self.backbone] if self.speculation is None else [self.backbone, self.speculation.draft]
+        limit = asked.max_new_tokens
+        if limit is None:
+            room = min(network.block_size for network in networks) - len(ids)
+            limit = min(DEFAULT_NEW_TOKENS, max(room, 1))  # 1: a prompt that fills all positions is told of
+        for network in networks:
+            check_room(network, [ids], limit)
+        return limit
+
+    def _grow(
+        self,
+        texts: Sequence[_Row],
+        rows: Sequence[Sequence[int]],
+        asked: Asked,
+        limit: int,
+        seeds: Sequence[int | None],
+    ) -> Iterator[None]:
+        """Add a token to each text that has not ended, until all have."""
+        end, settings = self.tokenizer.end_of_text, (limit, asked.sampling)
+        if self.speculation is None:
+            yield from _add(texts, generate(self.backbone, rows, *settings, seeds, end, asked.logprobs))
+            return
+        for text, ids, seed in zip(texts, rows, seeds, strict=True):
+            yield from _add([text], self.speculation.generate(ids, *settings, seed, end, asked.logprobs))
+
+
+def _add(texts: Sequence[_Row], drawn: Iterator[Drawn]) -> Iterator[None]:
+    """Give each text its token of each step, until all have ended."""
+    for ids, logprobs in drawn:
+        likely = [None] * len(texts) if logprobs is None else logprobs.tolist()
+        for text, new, logprob in zip(texts, ids.tolist(), likely, strict=True):
+            text.add(new, logprob)
+        yield
+        if all(text.is_done for text in texts):
+            return

@@ -8,7 +8,8 @@ from lightning.fabric.utilities.throughput import get_available_flops
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from lit_llm.inference.text import TextModel
+from lit_llm.inference.sampling import Sampling
+from lit_llm.inference.text import Asked, TextModel
 
 
 class Throughput(Callback):
@@ -117,7 +118,7 @@ class SampleText(Callback):
 
     Args:
         prompts: Beginnings of texts. None: a few from the validation text.
-        max_new_tokens: Tokens to add to each.
+        max_new_tokens: Tokens to add to each, fewer where the model's positions end.
         temperature: 0 is greedy, 1 samples as trained.
     """
 
@@ -125,11 +126,15 @@ class SampleText(Callback):
         self.prompts, self.max_new_tokens, self.temperature = prompts, max_new_tokens, temperature
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
-        """Choose the prompts; one that the tokenizer cannot read fails here, not in the middle of the run."""
+        """Choose the prompts; one that cannot be continued fails here, not in the middle of the run."""
         data = trainer.datamodule
-        self._chosen = data.sample_prompts() if self.prompts is None else self.prompts
-        for prompt in self._chosen:
-            data.tokenizer.encode(prompt)
+        prompts = data.sample_prompts() if self.prompts is None else self.prompts
+        self._chosen: dict[str, int] = {}  # tokens to add to each
+        for prompt in prompts:
+            room = pl_module.backbone.block_size - len(data.tokenizer.encode(prompt))
+            if room < 1:
+                raise ValueError(f"the sample prompt {prompt!r} leaves the model no position to write to; shorten it")
+            self._chosen[prompt] = min(self.max_new_tokens, room)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Write the samples; the same seed each time, so that what changes is the model."""
@@ -139,9 +144,9 @@ class SampleText(Callback):
             return
         backbone, training = pl_module.backbone, pl_module.backbone.training
         model = TextModel(backbone.eval(), trainer.datamodule.tokenizer)
-        for number, prompt in enumerate(self._chosen):
+        for number, (prompt, limit) in enumerate(self._chosen.items()):
             with torch.compiler.set_stance("force_eager"):  # each length would be compiled anew
-                new = model.complete(prompt, self.max_new_tokens, self.temperature, seed=0)
+                new = model.complete(prompt, Asked(limit, Sampling(self.temperature)), seed=0)
             # Verbatim, in Markdown: indented by four; what the model wrote begins at the bar.
             text = "\n".join(f"    {line}" for line in f"{prompt}|{new}".split("\n"))
             trainer.logger.experiment.add_text(f"samples/{number}", text, trainer.global_step)

@@ -1,6 +1,5 @@
-"""Drawing one id, and one id after the other."""
+"""One id after the other, in rows that do not notice each other; and a draft model that guesses ahead."""
 
-import math
 from functools import partial
 from typing import Any
 
@@ -9,19 +8,40 @@ import torch
 from torch import Tensor, nn
 
 from lit_llm.backbone import GPT
-from lit_llm.backbone.layers import Head
-from lit_llm.inference.generate import generate, sample
+from lit_llm.backbone.layers import CausalSelfAttention, Embedding, Head
+from lit_llm.backbone.rotary import Rotary
+from lit_llm.inference.generate import Drawn, generate
+from lit_llm.inference.sampling import Sampling, probabilities
+from lit_llm.inference.speculative import Speculation
 
-B, T, H, C, V, BLOCK_SIZE = 2, 7, 4, 24, 97, 11
-PROBABILITIES = torch.tensor([0.05, 0.5, 0.15, 0.3])  # in no order
-NEVER = -math.inf
+H, C, V, BLOCK_SIZE = 4, 24, 97, 31
+PROMPTS = [[5, 9, 2, 7, 7, 1, 3], [4], [8, 8, 60]]
+GREEDY = Sampling(temperature=0.0)
 
 
-def gpt() -> GPT:
-    torch.manual_seed(0)
-    backbone = GPT(V, BLOCK_SIZE, 2, H, C, head=partial(Head, tied=False)).eval()
+class Forgetful(CausalSelfAttention):
+    """An attention that keeps nothing in a cache, as one of a user's own."""
+
+    def forward(self, x: Tensor, context: Any = None) -> Tensor:
+        return super().forward(x)
+
+
+PARTS: dict[str, dict[str, Any]] = {
+    "learned positions": {},
+    "window": {
+        "attention": partial(CausalSelfAttention, rotary=Rotary, window=3, n_kv_head=2),
+        "embedding": partial(Embedding, positions=False),
+    },
+    "no cache": {"attention": Forgetful},
+}
+every_part = pytest.mark.parametrize("parts", PARTS.values(), ids=PARTS)
+
+
+def gpt(seed: int = 0, vocab_size: int = V, scale: float = 0.3, **parts: Any) -> GPT:
+    torch.manual_seed(seed)
+    backbone = GPT(vocab_size, BLOCK_SIZE, 2, H, C, **{"head": partial(Head, tied=False), **parts}).eval()
     for parameter in backbone.parameters():
-        nn.init.normal_(parameter, std=0.3)
+        nn.init.normal_(parameter, std=scale)
     return backbone
 
 
@@ -37,174 +57,154 @@ def counting() -> GPT:
     return backbone
 
 
-def prompt() -> Tensor:
-    return torch.randint(V, (B, T), generator=torch.Generator().manual_seed(1))
+def rows(drawn: Any) -> list[list[int]]:
+    """The new ids of each row."""
+    return torch.stack([step.ids for step in drawn], dim=1).tolist()
 
 
-def drawn(*args: Any, **settings: Any) -> list[list[int]]:
-    """Ids by step and row."""
-    return [new.tolist() for new in generate(*args, **settings)]
+@torch.no_grad()
+def greedy_by_hand(backbone: GPT, prompt: list[int], count: int) -> list[int]:
+    ids = list(prompt)
+    for _ in range(count):
+        ids.append(int(backbone(torch.tensor([ids]))[0, -1].argmax()))
+    return ids[len(prompt) :]
 
 
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+@every_part
+def test_greedy_is_the_best_id_again_and_again(parts: dict[str, Any]) -> None:
+    """In rows of different lengths, to the last position; the reference computes all logits each time."""
+    backbone, count = gpt(**parts), BLOCK_SIZE - 7
+    expected = [greedy_by_hand(backbone, prompt, count) for prompt in PROMPTS]
+    assert rows(generate(backbone, PROMPTS, count, GREEDY)) == expected
 
 
-def counts(probabilities: Tensor, draws: int = 20_000, **settings: Any) -> Tensor:
-    rows = probabilities.log().expand(draws, -1)
-    return sample(rows, generator=seeded(), **settings).bincount(minlength=len(probabilities))
-
-
-def chi_square(counted: Tensor, probabilities: Tensor) -> float:
-    expected = probabilities * counted.sum()
-    return float(((counted - expected).square() / expected).sum())
-
-
-# sample
-
-
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
-def test_draws_follow_the_softmax(temperature: float) -> None:
-    """Pearson's statistic of 20,000 draws: 60 degrees of freedom, five standard deviations (11) above at most."""
-    logits = torch.randn(61, generator=seeded(3))
-    counted = counts(logits.softmax(-1), temperature=temperature)
-    assert chi_square(counted, (logits / temperature).softmax(-1)) < 60 + 5 * 11
-    assert chi_square(counted, (logits / (1.3 * temperature)).softmax(-1)) > 60 + 5 * 11  # it can tell
-
-
-def test_temperature_zero_and_top_k_one_take_the_best() -> None:
-    logits = torch.randn(1000, V, generator=seeded())
-    best = logits.argmax(dim=-1)
-    assert torch.equal(sample(logits, temperature=0.0), best)
-    assert torch.equal(sample(logits, top_k=1), best)
-    assert torch.equal(sample(logits, top_p=1e-9), best)
-
-
-@pytest.mark.parametrize("temperature", [1e-30, 1e-6, 1e30])
-def test_no_temperature_overflows(temperature: float) -> None:
-    logits = 1e4 * torch.randn(1000, V, generator=seeded())
-    ids = sample(logits, temperature=temperature, generator=seeded())
-    assert torch.equal(ids, logits.argmax(dim=-1)) == (temperature < 1)
-
-
-def test_top_k_draws_among_the_k_best_in_proportion() -> None:
-    counted = counts(PROBABILITIES, top_k=2)
-    assert counted[0] == counted[2] == 0
-    assert chi_square(counted[[1, 3]], torch.tensor([0.5, 0.3]) / 0.8) < 1 + 5 * 1.4  # one degree of freedom
-    assert torch.equal(counts(PROBABILITIES, top_k=4), counts(PROBABILITIES))
-    assert torch.equal(counts(PROBABILITIES, top_k=99), counts(PROBABILITIES))
-
-
-def test_top_k_keeps_no_more_than_k_of_equals() -> None:
-    ids = sample(torch.zeros(1000, V), top_k=3, generator=seeded())
-    assert len(ids.unique()) == 3
-
-
-@pytest.mark.parametrize(
-    ("top_p", "kept"), [(0.4, [1]), (0.6, [1, 3]), (0.79, [1, 3]), (0.81, [1, 2, 3]), (0.96, [0, 1, 2, 3])]
-)
-def test_top_p_keeps_the_smallest_set_that_reaches_it(top_p: float, kept: list[int]) -> None:
-    counted = counts(PROBABILITIES, top_p=top_p)
-    assert counted.nonzero().flatten().tolist() == kept
-    shares = PROBABILITIES[kept] / PROBABILITIES[kept].sum()
-    assert chi_square(counted[kept], shares) < len(kept) + 5 * math.sqrt(2 * len(kept))
-
-
-def test_top_p_is_of_what_top_k_leaves() -> None:
-    """Of 0.5 and 0.3 the first alone is 0.625, so 0.6 leaves one; of all four it leaves two."""
-    assert counts(PROBABILITIES, top_k=2, top_p=0.6).nonzero().flatten().tolist() == [1]
-
-
-def test_top_p_one_keeps_every_id() -> None:
-    """Even one whose better ones sum to 1 in fp32: the same draws as without."""
-    logits = torch.randn(1000, 5000, generator=seeded())
-    assert torch.equal(sample(logits, top_p=1.0, generator=seeded()), sample(logits, generator=seeded()))
-
-
-def test_rows_are_drawn_apart() -> None:
-    logits = torch.tensor([[0.0, NEVER, NEVER], [NEVER, NEVER, 0.0], [NEVER, 0.0, NEVER]])
-    for settings in ({}, {"top_k": 2}, {"top_p": 0.9}):
-        assert sample(logits, **settings).tolist() == [0, 2, 1]
-
-
-def test_low_precision_logits_are_drawn_in_fp32() -> None:
-    logits = torch.randn(1000, V, generator=seeded()).bfloat16()
-    assert torch.equal(sample(logits, generator=seeded()), sample(logits.float(), generator=seeded()))
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"temperature": -0.1}, r"temperature -0\.1"),
-        ({"temperature": math.nan}, "temperature nan"),
-        ({"temperature": math.inf}, "temperature inf"),
-        ({"top_k": 0}, "top_k 0"),
-        ({"top_k": -3}, "top_k -3"),
-        ({"top_p": 0.0}, r"top_p 0\.0"),
-        ({"top_p": 1.1}, r"top_p 1\.1"),
-        ({"temperature": 0.0, "top_k": 0}, "top_k 0"),
-    ],
-)
-def test_arguments_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        sample(torch.zeros(B, V), **settings)
-    with pytest.raises(ValueError, match=message):
-        drawn(gpt(), prompt(), 1, **settings)
-
-
-# generate
-
-
-@pytest.mark.parametrize("settings", [{"temperature": 0.0}, {"top_k": 1}])
-def test_greedy_is_the_best_id_again_and_again_in_a_sliding_window(settings: dict[str, Any]) -> None:
-    """Far beyond block_size; the reference computes all logits of each window."""
-    backbone, idx = gpt(), prompt()
-    expected = []
-    for _ in range(2 * BLOCK_SIZE):
-        best = backbone(idx[:, -BLOCK_SIZE:]).argmax(dim=-1)[:, -1:]
-        idx = torch.cat((idx, best), dim=1)
-        expected.append(best.flatten().tolist())
-    assert drawn(backbone, prompt(), 2 * BLOCK_SIZE, **settings) == expected
-    backbone.block_size = BLOCK_SIZE - 1
-    assert drawn(backbone, prompt(), 2 * BLOCK_SIZE, **settings) != expected  # it depends on the whole window
-
-
-def test_a_seed_repeats_a_text() -> None:
-    backbone = gpt()
-    texts = [drawn(backbone, prompt(), 20, generator=seeded(seed)) for seed in (5, 5, 6)]
-    assert texts[0] == texts[1] != texts[2]
+@every_part
+def test_a_seed_repeats_a_row_whatever_its_neighbours(parts: dict[str, Any]) -> None:
+    backbone, sampling = gpt(**parts), Sampling(repetition_penalty=1.2, top_k=50)
+    together = rows(generate(backbone, PROMPTS, 20, sampling, seeds=[5, 6, 7]))
+    for number, prompt in enumerate(PROMPTS):
+        assert rows(generate(backbone, [prompt], 20, sampling, seeds=[5 + number])) == [together[number]]
     state = torch.get_rng_state()
-    drawn(backbone, prompt(), 3, generator=seeded())
+    assert rows(generate(backbone, PROMPTS, 20, sampling)) != together
     assert torch.equal(torch.get_rng_state(), state)  # nor does it touch anybody else's randomness
 
 
+def test_a_penalty_counts_the_prompt_and_what_was_drawn() -> None:
+    """With one that forbids all that came before, no id comes twice."""
+    for new, prompt in zip(
+        rows(generate(gpt(), PROMPTS, 24, Sampling(0.0, repetition_penalty=1e6))), PROMPTS, strict=True
+    ):
+        assert len({*new, *prompt}) == len(new) + len(set(prompt))
+
+
+@torch.no_grad()
+def test_logprobs_are_those_of_the_backbone() -> None:
+    """Of each drawn id, before temperature and top_k."""
+    backbone = gpt()
+    steps = list(generate(backbone, PROMPTS, 9, Sampling(0.5, top_k=3), seeds=[1, 2, 3], logprobs=True))
+    for row, prompt in enumerate(PROMPTS):
+        ids = [*prompt, *(int(step.ids[row]) for step in steps)]
+        exact = backbone(torch.tensor([ids]))[0].log_softmax(-1)
+        for number, step in enumerate(steps):
+            at = len(prompt) + number
+            assert step.logprobs is not None
+            assert float(step.logprobs[row]) == pytest.approx(float(exact[at - 1, ids[at]]), abs=1e-4)
+
+
 def test_it_stops_once_every_row_has_ended() -> None:
-    """The row that ends first goes on until the last one has."""
-    backbone, idx = counting(), torch.tensor([[0, 3], [0, 7]])
-    assert drawn(backbone, idx, 9, 0.0) == [[4 + i, 8 + i] for i in range(9)]
-    assert drawn(backbone, idx, 99, 0.0, end_of_text=10) == [[4 + i, 8 + i] for i in range(7)]
-    assert drawn(backbone, idx, 2, 0.0, end_of_text=10) == [[4, 8], [5, 9]]
+    """The row that ends first goes on until the last one has; an end in the prompt is no end."""
+    prompts = [[0, 3], [7]]
+    assert rows(generate(counting(), prompts, 9, GREEDY)) == [[4 + i for i in range(9)], [8 + i for i in range(9)]]
+    assert len(list(generate(counting(), prompts, 29, GREEDY, end_of_text=10))) == 7
+    assert len(list(generate(counting(), prompts, 2, GREEDY, end_of_text=10))) == 2
+    assert rows(generate(counting(), [[5, 5]], 3, GREEDY, end_of_text=5)) == [[6, 7, 8]]
 
 
-def test_an_end_in_the_prompt_is_no_end() -> None:
-    assert drawn(counting(), torch.tensor([[5, 5]]), 3, 0.0, end_of_text=5) == [[6], [7], [8]]
-
-
-def test_no_gradient_and_no_change_of_the_prompt() -> None:
-    backbone, idx = gpt(), prompt()
-    new = next(generate(backbone, idx, 3))
-    assert new.shape == (B,)
-    assert new.is_inference()
+def test_no_gradient() -> None:
+    new = next(generate(gpt(), PROMPTS, 3))
+    assert new.ids.shape == (3,)
+    assert new.ids.is_inference()
     assert torch.is_grad_enabled()
-    assert torch.equal(idx, prompt())
 
 
-def test_no_token_is_asked_for_and_none_comes() -> None:
-    assert drawn(gpt(), prompt(), 0) == []
+def test_what_cannot_be_is_refused_before_any_work() -> None:
+    backbone = gpt()
+    backbone.hidden_states = None  # type: ignore[assignment]  # no work can be done
+    assert list(generate(backbone, PROMPTS, 0)) == []
+    for prompts, count, message in (
+        ([[1], []], 3, "no id to continue"),
+        (PROMPTS, -1, "max_new_tokens -1 "),
+        (PROMPTS, 25, r"a prompt of 7 tokens and 25 new ones do not fit the model's 31 positions"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            next(generate(backbone, prompts, count))
 
 
-def test_nothing_to_continue_is_refused() -> None:
-    with pytest.raises(ValueError, match="no id to continue"):
-        drawn(gpt(), prompt()[:, :0], 3)
-    with pytest.raises(ValueError, match="max_new_tokens -1 "):
-        drawn(gpt(), prompt(), -1)
+# with a draft model
+
+
+@every_part
+@pytest.mark.parametrize("draft_tokens", [1, 4])
+def test_a_draft_changes_no_greedy_text(parts: dict[str, Any], draft_tokens: int) -> None:
+    """One that is never right, and the model itself, of which every guess is kept."""
+    backbone = gpt(**parts)
+    for draft, rate in ((gpt(seed=1, **parts), None), (backbone, 1.0)):
+        speculation = Speculation(backbone, draft, draft_tokens)
+        for prompt in PROMPTS:
+            count = BLOCK_SIZE - len(prompt)
+            assert rows(speculation.generate(prompt, count, GREEDY)) == [greedy_by_hand(backbone, prompt, count)]
+        assert speculation.acceptance_rate == 1.0 if rate else speculation.acceptance_rate < 0.5
+
+
+@pytest.mark.parametrize("sampling", [Sampling(), Sampling(0.7, top_k=4, repetition_penalty=1.5)])
+def test_a_draft_changes_no_distribution(sampling: Sampling) -> None:
+    """Pearson's statistic of three ids, the last two of them judged, in 500 texts.
+
+    Five standard deviations above its degrees of freedom at most; the draft's own distribution is far beyond.
+    """
+    backbone, draft = gpt(0, vocab_size=7), gpt(1, vocab_size=7)
+    speculation, prompt = Speculation(backbone, draft, 3), [2, 5]
+    counted = torch.zeros(7, 7, 7)
+    for seed in range(500):
+        (ids,) = rows(speculation.generate(prompt, 3, sampling, seed))
+        counted[tuple(ids)] += 1
+    assert 0.05 < speculation.acceptance_rate < 0.95
+    assert spread(counted, backbone, prompt, sampling) < 5
+    assert spread(counted, draft, prompt, sampling) > 20
+
+
+@torch.no_grad()
+def spread(counted: Tensor, backbone: GPT, prompt: list[int], sampling: Sampling) -> float:
+    """Standard deviations between Pearson's statistic of three ids and its mean."""
+
+    def odds(ids: list[int]) -> Tensor:
+        seen = torch.zeros(1, 7, dtype=torch.bool)
+        seen[0, ids] = True
+        return probabilities(backbone(torch.tensor([ids]))[:, -1], sampling, seen)[0]
+
+    expected = torch.zeros(7, 7, 7)
+    for a in range(7):
+        for b in range(7):
+            expected[a, b] = odds(prompt)[a] * odds([*prompt, a])[b] * odds([*prompt, a, b])
+    expected = expected * counted.sum()
+    rare = expected < 5  # for which the statistic does not hold; counted as one
+    counts, means = (torch.cat((part[~rare], part[rare].sum()[None])) for part in (counted, expected))
+    freedom = len(counts) - 1
+    return float(((counts - means).square() / means.clamp(min=1)).sum() - freedom) / (2 * freedom) ** 0.5
+
+
+def test_a_draft_tells_logprobs_and_ends_as_the_model_does() -> None:
+    backbone, draft = gpt(), gpt(1)
+    plain = list(generate(backbone, PROMPTS[:1], 20, GREEDY, logprobs=True))
+    guessed: list[Drawn] = list(Speculation(backbone, draft).generate(PROMPTS[0], 20, GREEDY, logprobs=True))
+    for one, other in zip(plain, guessed, strict=True):
+        assert one.ids == other.ids
+        assert float(one.logprobs) == pytest.approx(float(other.logprobs), abs=1e-4)  # type: ignore[arg-type]
+    assert rows(Speculation(counting(), counting()).generate([3], 20, GREEDY, end_of_text=9)) == [[4, 5, 6, 7, 8, 9]]
+
+
+def test_drafts_that_cannot_be() -> None:
+    with pytest.raises(ValueError, match="the draft model knows 24 ids, not 97"):
+        Speculation(gpt(), counting())
+    with pytest.raises(ValueError, match="draft_tokens 0 cannot be"):
+        Speculation(gpt(), gpt(), 0)

@@ -1,5 +1,6 @@
 """lit-llm generate."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import pytest
 from cli_runs import call, refusal, run_folders, spawn, write_tiny
 
 from lit_llm.__main__ import main
-from lit_llm.inference.text import TextModel
+from lit_llm.inference.sampling import Sampling
+from lit_llm.inference.text import Asked, TextModel
 
 CHARACTERS = "--data.tokenizer=lit_llm.data.tokenizer.Characters"
 
@@ -18,7 +20,9 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     kept = {}
     for kind, options in (("bytes", ()), ("characters", (CHARACTERS,))):
         folder = tmp_path_factory.mktemp(kind)
-        assert main(["fit", "-c", str(write_tiny(folder)), "--trainer.max_steps=2", *options]) == 0
+        assert (
+            main(["fit", "-c", str(write_tiny(folder)), "--trainer.max_steps=2", "--data.block_size=64", *options]) == 0
+        )
         last = run_folders(folder)[0] / "checkpoints" / "last.ckpt"
         kept[kind] = Path(shutil.move(last, tmp_path_factory.mktemp("elsewhere") / "it's.ckpt"))
         shutil.rmtree(folder)
@@ -32,7 +36,7 @@ def test_a_checkpoint_alone_is_enough(checkpoints, tmp_path) -> None:
     out, err = process.communicate()
     assert (process.returncode, err) == (0, "")
     model = TextModel.from_checkpoint(checkpoints["bytes"])
-    assert out == "the cat\nsat" + model.complete("the cat\nsat", 30, 0.8, 40, 0.9, seed=3) + "\n"
+    assert out == "the cat\nsat" + model.complete("the cat\nsat", Asked(30, Sampling(0.8, 40, 0.9)), seed=3) + "\n"
 
 
 def test_samples(checkpoints, capsys) -> None:
@@ -59,6 +63,14 @@ WRONG = {
     "--seed=99999999999": "--seed 99999999999 cannot be",
     "--prompt=": "the prompt is empty",
     "--prompt=café": "the character 'é' is not among",
+    "--max_new_tokens=62": "a prompt of 3 tokens and 62 new ones do not fit the model's 64 positions",
+    "--min_p=2": "min_p 2.0 is no share",
+    "--repetition_penalty=0": "repetition_penalty 0.0 cannot be",
+    "--stop=['']": "the stop string '' is empty",
+    "--dtype=int4": "the dtype 'int4' is none of fp32, bf16, int8",
+    "--batch_size=0": "--batch_size 0 cannot be",
+    "--prompts=no.txt": "--prompt 'the' and --prompts no.txt were both given; choose one",
+    "--draft=nowhere": "there is no checkpoint or run folder 'nowhere'",
     "--promt=x": "there is no option '--promt'; did you mean '--prompt'?",
     "--checkpoint=nowhere": "there is no checkpoint or run folder 'nowhere'",
 }
@@ -70,6 +82,58 @@ def test_what_cannot_be_is_refused(checkpoints, capsys, option) -> None:
     result = call(capsys, "generate", "--checkpoint", checkpoints["characters"], "--prompt=the", option)
     assert WRONG[option] in refusal(result)
     assert result.out == ""
+
+
+def test_a_file_of_prompts(checkpoints, tmp_path, capsys) -> None:
+    """A JSON object for each line, in their order, whatever the batch; plain lines, strings and objects."""
+    (tmp_path / "prompts.jsonl").write_text('the cat\n\n{"prompt": "a\\nmat"}\n"on"\n', encoding="utf-8")
+    args = ("generate", "--checkpoint", checkpoints["bytes"], "--prompts", tmp_path / "prompts.jsonl", "--seed=7")
+    results = [call(capsys, *args, "--logprobs=true", f"--batch_size={size}").out for size in (1, 3)]
+    lines = [[json.loads(line) for line in result.splitlines()] for result in results]
+    assert [line["prompt"] for line in lines[0]] == ["the cat", "a\nmat", "on"]
+    for one, other in zip(*lines, strict=True):
+        assert one.pop("logprobs") == pytest.approx(other.pop("logprobs"), abs=1e-4)
+        assert one == other
+        assert one["tokens"] == len(one["ids"]) <= 64 - len(one["prompt"])
+        assert one["finish_reason"] in ("stop", "length")
+    plain = call(capsys, "generate", "--checkpoint", checkpoints["bytes"], "--prompt=on", "--seed=9")
+    assert plain.out == "on" + lines[0][2]["text"] + "\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "is empty"),
+        (b"\n \n", "is empty"),
+        (b'the\n{"prompt": 3}', "line 2 of"),
+        (b'{"text": "x"}', 'has no text as its "prompt"'),
+        (b'{"prompt": "x"', "is no JSON"),
+        (b"\xff\xfe", "is no text in UTF-8"),
+    ],
+)
+def test_files_of_prompts_that_cannot_be(checkpoints, tmp_path, capsys, content, message) -> None:
+    (tmp_path / "prompts").write_bytes(content)
+    result = call(capsys, "generate", "--checkpoint", checkpoints["bytes"], "--prompts", tmp_path / "prompts")
+    assert message in refusal(result)
+    assert "there is no file of prompts 'no'" in refusal(
+        call(capsys, "generate", "--checkpoint", checkpoints["bytes"], "--prompts=no")
+    )
+
+
+def test_a_draft(checkpoints, capsys) -> None:
+    """The same greedy text; one of another tokenizer is refused."""
+    args = ("generate", "--checkpoint", checkpoints["bytes"], "--prompt=the", "--temperature=0")
+    drafted = call(capsys, *args, "--draft", checkpoints["bytes"])
+    assert drafted.out == call(capsys, *args).out
+    assert "draft: 100.0% of its tokens were kept" in drafted.err
+    said = refusal(call(capsys, *args, "--draft", checkpoints["characters"]))
+    assert said == "the draft model has another tokenizer than the model; take one trained with the same"
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "int8"])
+def test_fewer_bits(checkpoints, capsys, dtype) -> None:
+    args = ("generate", "--checkpoint", checkpoints["bytes"], "--prompt=the", "--temperature=0", f"--dtype={dtype}")
+    assert call(capsys, *args).out.startswith("the")
 
 
 def test_a_checkpoint_must_be_named(capsys) -> None:

@@ -15,7 +15,8 @@ from python_runs import B, Call, T, tiny_backbone, tiny_data, tiny_module, train
 
 from lit_llm.__main__ import main
 from lit_llm.data.tokenizer import Characters
-from lit_llm.inference.text import TextModel
+from lit_llm.inference.sampling import Sampling
+from lit_llm.inference.text import Asked, TextModel
 from lit_llm.training import callbacks
 from lit_llm.training.callbacks import SampleText, Throughput
 
@@ -125,8 +126,8 @@ def test_samples_are_what_the_model_writes(run) -> None:
         assert list(samples) == [3, 6]
         assert all(line.startswith("    ") for line in samples[6].split("\n"))  # verbatim, in Markdown
         prompt, _, new = "\n".join(line[4:] for line in samples[6].split("\n")).partition("|")
-        assert len(prompt) == 16
-        assert new == model.complete(prompt, 64, 0.8, seed=0)
+        assert len(prompt) == 3  # half of block_size
+        assert new == model.complete(prompt, Asked(4, Sampling(0.8)), seed=0)
 
 
 def test_learning_does_not_notice(run, config, capsys) -> None:
@@ -189,13 +190,18 @@ def test_a_prompt_that_cannot_be_read_fails_at_once(tmp_path) -> None:
     assert not batches
 
 
+def test_a_prompt_that_fills_all_positions_fails_at_once(tmp_path) -> None:
+    with pytest.raises(ValueError, match="the sample prompt 'the cat' leaves the model no position"):
+        trainer(callbacks=[SampleText(["the cat"])]).fit(tiny_module(), tiny_data(tmp_path))
+
+
 def test_own_prompts(config, capsys) -> None:
     """Those of the config, with its length, temperature 0; a line break in a prompt stays verbatim."""
-    sample = '{class_path: SampleText, init_args: {prompts: ["the\\ncat"], max_new_tokens: 5, temperature: 0}}'
+    sample = '{class_path: SampleText, init_args: {prompts: ["a\\nb"], max_new_tokens: 3, temperature: 0}}'
     args = ("--trainer.max_steps=2", "--trainer.val_check_interval=2", f"--trainer.callbacks+={sample}")
     assert call(capsys, "fit", "-c", config, *args).code == 0
     folder = run_folders(config.parent)[-1]
     model = TextModel.from_checkpoint(folder / "checkpoints" / "last.ckpt")
-    new = model.complete("the\ncat", 5, 0.0)
-    assert text(folder, "samples/0")[2].replace("\n    ", "\n") == f"    the\ncat|{new}"
+    new = model.complete("a\nb", Asked(3, Sampling(0.0)))
+    assert text(folder, "samples/0")[2].replace("\n    ", "\n") == f"    a\nb|{new}"
     assert torch.is_grad_enabled()

@@ -1,0 +1,152 @@
+"""Decoding in fewer bits, and the product that it consists of: one row times a matrix, as fast as memory is read."""
+
+import sys
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lit_llm.backbone import GPT
+from lit_llm.backbone.attention_kernels import CPU_MULTIPLIES_BFLOAT16
+from lit_llm.backbone.layers import Embedding, Head
+
+DTYPES = ("fp32", "bf16", "int8")
+RowProduct = Callable[[Tensor, Tensor], Tensor]  # (out, in) weights and (in,) to (out,)
+
+
+def prepare(backbone: GPT, dtype: str = "fp32", compile: bool = False) -> GPT:
+    """Make a backbone ready for nothing but decoding: its linear layers, token table and head are replaced in place.
+
+    Weights are stored in `dtype`, int8 with a factor for each row; on a CPU everything else is computed in fp32.
+
+    Args:
+        backbone: The network, in eval mode.
+        dtype: `fp32`, `bf16` or `int8`.
+        compile: Whether the product of one row and a matrix is compiled for a CPU; takes seconds, and a C++ compiler.
+
+    Raises:
+        ValueError: If the dtype is none of these.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"the dtype '{dtype}' is none of {', '.join(DTYPES)}")
+    on_cpu = backbone.embedding.tokens.weight.device.type == "cpu"
+    if not on_cpu and dtype != "fp32":
+        backbone.bfloat16()
+    row_product = compiled_row_product(dtype) if compile and on_cpu else None
+    if row_product is None and (dtype == "fp32" or (dtype == "bf16" and not on_cpu)):
+        return backbone
+    for module in list(backbone.modules()):
+        for name, child in list(module.named_children()):
+            if type(child) is nn.Linear:
+                setattr(module, name, Product(child.weight, child.bias, dtype, row_product))
+    if type(backbone.embedding) is Embedding and type(backbone.head) is Head:  # others may use the table in their way
+        table = Product(backbone.embedding.tokens.weight, None, dtype, row_product)
+        product = table if backbone.head.linear is None else backbone.head.linear
+        backbone.embedding.tokens = Table(table)  # type: ignore[assignment]
+        backbone.head = DecodingHead(product, backbone.head.softcap)
+    return backbone
+
+
+class Product(nn.Module):
+    """A linear layer whose weights are stored in fewer bits.
+
+    Args:
+        weight: (out, in) of the layer.
+        bias: (out,) of the layer, or None.
+        dtype: `fp32`, `bf16` or `int8`: rounded to 255 steps up to the largest of a row, and a factor for it.
+        row_product: What multiplies a single row. None: what multiplies several.
+    """
+
+    scale: Tensor | None  # (out,)
+    bias: Tensor | None  # (out,)
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: str, row_product: RowProduct | None = None) -> None:
+        super().__init__()
+        scale = None
+        weight, bias = weight.detach(), None if bias is None else bias.detach()
+        if dtype == "bf16":
+            weight = weight.bfloat16()
+        elif dtype == "int8":
+            scale = (weight.float().abs().amax(dim=1) / 127).clamp(min=torch.finfo(torch.float32).tiny)  # (out,)
+            weight = (weight.float() / scale[:, None]).round_().to(torch.int8)
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.register_buffer("scale", scale)
+        self.register_buffer("bias", bias)
+        self.row_product = row_product
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (..., in) to (..., out)."""
+        y = multiply(x, self.weight, self.row_product)
+        if self.scale is not None:
+            y = y * self.scale.to(y.dtype)
+        return y if self.bias is None else y + self.bias
+
+
+def multiply(x: Tensor, weight: Tensor, row_product: RowProduct | None = None) -> Tensor:
+    """The product of x (..., in) and weight (out, in): the one place that picks a kernel, by device, dtype and rows."""
+    if row_product is not None and x.numel() == x.shape[-1]:
+        return row_product(weight, x.reshape(-1)).view(*x.shape[:-1], -1)
+    if x.device.type == "cpu" and weight.dtype == torch.int8:
+        rows = x.reshape(-1, x.shape[-1]).bfloat16()
+        ones = torch.ones(len(weight), dtype=torch.bfloat16)
+        return torch._weight_int8pack_mm(rows, weight, ones).to(x.dtype).view(*x.shape[:-1], -1)
+    if weight.dtype == torch.bfloat16 and CPU_MULTIPLIES_BFLOAT16:
+        return F.linear(x.bfloat16(), weight).to(x.dtype)
+    return F.linear(x, weight.to(x.dtype))
+
+
+def compiled_row_product(dtype: str) -> RowProduct | None:
+    """(W * x).sum(-1), compiled: torch's own reads the weights of a single row by one thread, and bfloat16 slowly.
+
+    None, with a notice, where it cannot be compiled; and for int8 where the CPU's vectors are too short for it.
+    """
+    if dtype == "int8" and "512" not in torch.backends.cpu.get_cpu_capability():
+        return None
+    product = torch.compile(lambda weight, x: (weight.float() * x).sum(-1), dynamic=True)
+    kind = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}[dtype]
+    try:
+        with torch.inference_mode():
+            product(torch.zeros(5, 24, dtype=kind), torch.zeros(24))
+    except Exception as error:  # no C++ compiler, or one that fails: nothing that decoding needs
+        reason = str(error).strip().split("\n")[0]
+        print(f"notice: decoding goes on without compiled products, which failed: {reason}", file=sys.stderr)
+        return None
+    return product
+
+
+class Table(nn.Module):
+    """The token table, stored as a `Product`, as the embedding looks it up."""
+
+    def __init__(self, product: Product) -> None:
+        super().__init__()
+        self.product = product
+
+    @property
+    def weight(self) -> Tensor:
+        """(V, C) as stored; the head has a product of its own."""
+        return self.product.weight
+
+    def forward(self, idx: Tensor) -> Tensor:
+        """Maps (B, T) to (B, T, C)."""
+        x = F.embedding(idx, self.product.weight)
+        x = x.float() if idx.device.type == "cpu" else x.bfloat16()
+        return x if self.product.scale is None else x * self.product.scale[idx][..., None].to(x.dtype)
+
+
+class DecodingHead(nn.Module):
+    """The output layer by a `Product`.
+
+    Args:
+        product: Maps (..., C) to (..., V).
+        softcap: Bound of the logits. None: no bound.
+    """
+
+    def __init__(self, product: nn.Module, softcap: float | None) -> None:
+        super().__init__()
+        self.product, self.softcap = product, softcap
+
+    def forward(self, hidden: Tensor, table: Tensor) -> Tensor:
+        """Maps (B, T, C) to (B, T, V)."""
+        logits = self.product(hidden)
+        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
