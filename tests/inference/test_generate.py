@@ -156,6 +156,7 @@ def test_a_draft_changes_no_greedy_text(parts: dict[str, Any], draft_tokens: int
         assert speculation.acceptance_rate == 1.0 if rate else speculation.acceptance_rate < 0.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(0.7, top_k=4, repetition_penalty=1.5)])
 def test_a_draft_changes_no_distribution(sampling: Sampling) -> None:
     """Pearson's statistic of three ids, the last two of them judged, in 500 texts.
@@ -170,7 +171,7 @@ def test_a_draft_changes_no_distribution(sampling: Sampling) -> None:
         counted[tuple(ids)] += 1
     assert 0.05 < speculation.acceptance_rate < 0.95
     assert spread(counted, backbone, prompt, sampling) < 5
-    assert spread(counted, draft, prompt, sampling) > 20
+    assert spread(counted, draft, prompt, sampling) > 10
 
 
 @torch.no_grad()
