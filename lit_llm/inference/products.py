@@ -1,6 +1,7 @@
 """Decoding in fewer bits, and the product that it consists of: one row times a matrix, as fast as memory is read."""
 
 import sys
+import time
 from collections.abc import Callable
 
 import torch
@@ -33,9 +34,12 @@ def prepare(backbone: GPT, dtype: str = "fp32", compile: bool = False) -> GPT:
     on_cpu = backbone.embedding.tokens.weight.device.type == "cpu"
     if not on_cpu and dtype != "fp32":
         backbone.bfloat16()
-    row_product = compiled_row_product(dtype) if compile and on_cpu else None
-    if row_product is None and (dtype == "fp32" or (dtype == "bf16" and not on_cpu)):
+    if not on_cpu and dtype != "int8":
         return backbone
+    row_product = None
+    if on_cpu:
+        table = Product(backbone.embedding.tokens.weight, None, dtype)
+        row_product = fastest_row_product(table.weight, compile)
     for module in list(backbone.modules()):
         for name, child in list(module.named_children()):
             if type(child) is nn.Linear:
@@ -58,6 +62,7 @@ class Product(nn.Module):
         row_product: What multiplies a single row. None: what multiplies several.
     """
 
+    weight: Tensor  # (out, in)
     scale: Tensor | None  # (out,)
     bias: Tensor | None  # (out,)
 
@@ -70,7 +75,7 @@ class Product(nn.Module):
         elif dtype == "int8":
             scale = (weight.float().abs().amax(dim=1) / 127).clamp(min=torch.finfo(torch.float32).tiny)  # (out,)
             weight = (weight.float() / scale[:, None]).round_().to(torch.int8)
-        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.register_buffer("weight", weight)  # no parameter: those are compiled anew for each of their shapes
         self.register_buffer("scale", scale)
         self.register_buffer("bias", bias)
         self.row_product = row_product
@@ -88,26 +93,62 @@ def multiply(x: Tensor, weight: Tensor, row_product: RowProduct | None = None) -
     if row_product is not None and x.numel() == x.shape[-1]:
         return row_product(weight, x.reshape(-1)).view(*x.shape[:-1], -1)
     if x.device.type == "cpu" and weight.dtype == torch.int8:
-        rows = x.reshape(-1, x.shape[-1]).bfloat16()
-        ones = torch.ones(len(weight), dtype=torch.bfloat16)
-        return torch._weight_int8pack_mm(rows, weight, ones).to(x.dtype).view(*x.shape[:-1], -1)
+        return _by_int8(weight, x.reshape(-1, x.shape[-1])).view(*x.shape[:-1], -1)
     if weight.dtype == torch.bfloat16 and CPU_MULTIPLIES_BFLOAT16:
         return F.linear(x.bfloat16(), weight).to(x.dtype)
     return F.linear(x, weight.to(x.dtype))
 
 
-def compiled_row_product(dtype: str) -> RowProduct | None:
-    """(W * x).sum(-1), compiled: torch's own reads the weights of a single row by one thread, and bfloat16 slowly.
+def fastest_row_product(weight: Tensor, compile: bool = False) -> RowProduct:
+    """What multiplies a single row fastest on this CPU: which it is differs by its vectors and by how it reads memory.
 
-    None, with a notice, where it cannot be compiled; and for int8 where the CPU's vectors are too short for it.
+    Args:
+        weight: The largest matrix, as stored; no cache holds it, as none holds the network.
+        compile: Whether a compiled product may be tried: `(W * x).sum(-1)` in one pass.
     """
-    if dtype == "int8" and "512" not in torch.backends.cpu.get_cpu_capability():
-        return None
+    products: list[RowProduct] = [_by_int8] if weight.dtype == torch.int8 else [_by_torch]
+    if weight.dtype == torch.float32 and torch.backends.mkldnn.is_available():
+        products.append(_by_onednn)
+    if compile and (compiled := compiled_row_product(weight.dtype)) is not None:
+        products.append(compiled)
+    x = torch.zeros(weight.shape[1])
+    return min(products, key=lambda product: _seconds(lambda: product(weight, x)))
+
+
+def _seconds(run: Callable[[], object], repeats: int = 4) -> float:
+    """Of the fastest of some runs."""
+    times = []
+    with torch.inference_mode():
+        for _ in range(repeats):
+            start = time.perf_counter()
+            run()
+            times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def _by_torch(weight: Tensor, x: Tensor) -> Tensor:
+    return F.linear(x.to(weight.dtype), weight).to(x.dtype)
+
+
+def _by_onednn(weight: Tensor, x: Tensor) -> Tensor:
+    """By all threads; torch's own product of one row in fp32 reads the weights by one alone on some CPUs."""
+    return torch.ops.mkldnn._linear_pointwise(x[None], weight, None, "none", [], "")[0]
+
+
+def _by_int8(weight: Tensor, x: Tensor) -> Tensor:
+    """x: (in,) or (rows, in)."""
+    ones = torch.ones(len(weight), dtype=torch.bfloat16)  # the factors of the rows are multiplied in fp32
+    return (
+        torch._weight_int8pack_mm(x.view(-1, x.shape[-1]).bfloat16(), weight, ones).to(x.dtype).view(*x.shape[:-1], -1)
+    )
+
+
+def compiled_row_product(dtype: torch.dtype) -> RowProduct | None:
+    """(W * x).sum(-1), compiled. None, with a notice, where it cannot be."""
     product = torch.compile(lambda weight, x: (weight.float() * x).sum(-1), dynamic=True)
-    kind = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8}[dtype]
     try:
         with torch.inference_mode():
-            product(torch.zeros(5, 24, dtype=kind), torch.zeros(24))
+            product(torch.zeros(5, 24, dtype=dtype), torch.zeros(24))
     except Exception as error:  # no C++ compiler, or one that fails: nothing that decoding needs
         reason = str(error).strip().split("\n")[0]
         print(f"notice: decoding goes on without compiled products, which failed: {reason}", file=sys.stderr)
