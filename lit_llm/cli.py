@@ -23,6 +23,7 @@ import lit_llm.data.pretraining  # noqa: F401 (their classes can then be named i
 from lit_llm.config_files import check_config, named_files, secret_name, with_environment
 from lit_llm.data.base import TextDataModule
 from lit_llm.failures import failure
+from lit_llm.init_from import find, names_checkpoint, refuse_misfits, tokenizer_of_checkpoint
 from lit_llm.modules.base import BaseModule
 from lit_llm.run_config import SaveConfig, flat
 from lit_llm.training.checkpoint_io import AsyncWholeFiles, CheckpointError, WholeFiles, sweep
@@ -79,6 +80,7 @@ class CLI(LightningCLI):
     def __init__(self, args: list[str]) -> None:
         self.command = args[0]
         self.checkpoint: dict[str, Any] | None = None  # as read from --ckpt_path
+        self.init_from = find(args)
         super().__init__(
             BaseModule,
             TextDataModule,
@@ -103,16 +105,29 @@ class CLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: Any) -> None:
         """Say once what data and model must agree on; on instantiate, for a link on parse reaches no checkpoint."""
-        for name in LINKED:
+        for name in LINKED if self.init_from is None else ():  # a pretrained backbone has its own sizes
             target = f"model.init_args.backbone.init_args.{name}"
             parser.link_arguments(f"data.{name}", target, apply_on="instantiate")
 
     def parse_arguments(self, parser: Any, args: Any) -> None:
-        """Parse, and refuse a seed before it is used."""
+        """Parse, with what a source to start from says of the model, and refuse a seed before it is used."""
+        if self.init_from is not None and self.init_from.open_options:
+            args = self.init_from.among(args, str(self._resumed(parser, args) or self.init_from.source))
         super().parse_arguments(parser, args)
         seed = self.config[self.command].seed_everything
         if not isinstance(seed, bool) and not 0 <= seed <= MAX_SEED:
             raise ValueError(f"--seed_everything {seed} cannot be: it lies in [0, {MAX_SEED}]")
+
+    def _resumed(self, parser: Any, args: list[str]) -> Path | None:
+        """The checkpoint to go on with, before the architecture is known: it holds that of its source, too."""
+        assert self.init_from is not None
+        if not names_checkpoint(args):
+            return None
+        super().parse_arguments(parser, self.init_from.without(args))
+        config = self.config[self.command]
+        if config.ckpt_path is None:
+            return None
+        return open_checkpoint(*self._place(config.ckpt_path, config.trainer.get("logger")))[0]
 
     def _parse_ckpt_path(self) -> None:
         """Nothing: Lightning's version lets the checkpoint's settings override what the user says."""
@@ -126,7 +141,7 @@ class CLI(LightningCLI):
                 f"'{name}' holds a secret, and the configuration is written into the run folder; give it in the "
                 "environment instead (the hub reads HF_TOKEN)"
             )
-        for name in LINKED:
+        for name in LINKED if self.init_from is None else ():
             if f"model.backbone.{name}" in values:
                 raise ValueError(
                     f"--model.backbone.{name} follows from the data; set what it follows from under --data"
@@ -140,7 +155,7 @@ class CLI(LightningCLI):
             config.ckpt_path = str(path)
             if self.command == "fit":
                 sweep(path.parent)
-        elif self.command != "fit":
+        elif self.command != "fit" and self.init_from is None:
             raise ValueError(f"{self.command} needs --ckpt_path: a file, a run folder, 'best' or 'last'")
 
     def _place(self, path: str, logger: Any) -> tuple[str | Path, tuple[str, ...]]:
@@ -160,7 +175,8 @@ class CLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Build what the config names; what refuses its settings tells why, whoever wrote it."""
         try:
-            super().instantiate_classes()
+            with tokenizer_of_checkpoint(self.config[self.command], self.checkpoint or {}):
+                super().instantiate_classes()
         except ValueError as error:
             raise ValueError(str(reason(error))) from error
 
@@ -182,9 +198,14 @@ class CLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         """Refuse, before any text is read, an optimizer that cannot be made and a checkpoint that does not belong."""
         lr_scheduler = self._try_optimizer() if self.command == "fit" else None
+        if self.init_from is not None:
+            refuse_misfits(self.model, self.datamodule)
         if self.checkpoint is None:
+            if (filled := self.model.start()) is not None and self.trainer.is_global_zero:
+                print(filled, file=sys.stderr)
             return
         path = self.config[self.command].ckpt_path
+        self.model.has_started = True  # its source may be gone
         self._refuse_foreign(path)
         if self.command == "fit":
             self._refuse_undone(path, lr_scheduler)

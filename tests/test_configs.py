@@ -7,7 +7,7 @@ import torch
 from cli_runs import call, printed, run_folders, write_text
 
 from lit_llm.modules import LanguageModeling
-from lit_llm.weights.checkpoint import load_backbone, read_checkpoint
+from lit_llm.weights.checkpoint import checkpoint_source, read_checkpoint
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 TASKS = sorted(CONFIGS.glob("*.yaml"))
@@ -56,7 +56,7 @@ def test_runs_two_steps_and_reloads(change: tuple, tmp_path, capsys) -> None:
     assert call(capsys, "fit", "-c", CONFIGS / "pretrain.yaml", *change, *own).code == 0
     (run,) = run_folders(tmp_path, "pretrain")
     path = run / "checkpoints" / "last.ckpt"
-    backbone = load_backbone(read_checkpoint(path))
+    backbone = checkpoint_source(path, read_checkpoint(path)).backbone()
     module = LanguageModeling.load_from_checkpoint(path, map_location="cpu").eval()
     idx = torch.arange(14).view(2, 7)
     with torch.no_grad():

@@ -29,10 +29,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lit_llm.failures": {"lit_llm.training"},
     **dict.fromkeys(PLAIN, PLAIN),
     "lit_llm.batch": set(),
+    "lit_llm.init_from": {"lit_llm.weights", "lit_llm.modules", "lit_llm.data", *PLAIN},
     "lit_llm.backbone": {"lit_llm.backbone"},
+    "lit_llm.backbone.gpt": {"lit_llm.backbone", "lit_llm.weights.open"},  # for GPT.from_pretrained, when it is called
     "lit_llm.weights": {"lit_llm.weights", "lit_llm.backbone", *PLAIN},
     "lit_llm.weights.exporting": {"lit_llm.weights", "lit_llm.backbone", "lit_llm.data"},  # the tokenizer goes out, too
     "lit_llm.data": {"lit_llm.data", "lit_llm.batch", *PLAIN},
+    "lit_llm.data.pretrained": {"lit_llm.data", "lit_llm.weights"},  # a tokenizer lies where its model is
     "lit_llm.modules": {"lit_llm.modules", "lit_llm.backbone", "lit_llm.weights", "lit_llm.batch", *SERVING_MODULES},
     "lit_llm.inference": {"lit_llm.inference", "lit_llm.backbone", "lit_llm.weights", "lit_llm.data", *PLAIN},
     "lit_llm.training": {f"lit_llm.{room}" for room in ("training", "backbone", "weights", "data", "inference")},

@@ -125,6 +125,24 @@ class GPT(nn.Module):
         self.recomputes = False  # a block in the backward pass, of which nothing but its input is then kept
         self.init_weights()
 
+    @classmethod
+    def from_pretrained(cls, source: str, dtype: torch.dtype | None = None, allow_nonfinite: bool = False) -> "GPT":
+        """A network with the weights of a pretrained one, in eval mode; its settings follow from the source.
+
+        Args:
+            source: A model of the Hugging Face hub (`openai-community/gpt2`, `owner/name@revision`), a folder of one
+                (config.json and safetensors files), a checkpoint of ours, a run folder, or a folder of runs.
+            dtype: Of the parameters. None: that of most of the stored ones.
+            allow_nonfinite: Whether weights may be infinite or NaN.
+
+        Raises:
+            ValueError: If there is no such source, its family is not known, or its weights are not exactly those that
+                its settings ask for.
+        """
+        from lit_llm.weights.open import open_source  # late: this room knows torch alone but for this one word
+
+        return open_source(source).backbone(dtype, allow_nonfinite)
+
     def init_weights(self) -> None:
         """GPT-2's: normal(0, 0.02); layers that write to the residual stream (`proj`) 1/sqrt(2 n_layer) of that.
 

@@ -29,6 +29,11 @@ class TextDataModule(LightningDataModule):
         return self._tokenizer
 
     @property
+    def has_fitted_tokenizer(self) -> bool:
+        """Whether the tokenizer is complete without a look at the text."""
+        return self._tokenizer.is_fitted
+
+    @property
     def vocab_size(self) -> int:
         """Number of ids that the backbone has to know."""
         return self.tokenizer.vocab_size

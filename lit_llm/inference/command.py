@@ -48,7 +48,8 @@ def parser() -> Parser:
         prog="lit-llm generate", description="Continue a prompt with a checkpoint. Only text goes to stdout."
     )
     add = parser.add_argument
-    add("--checkpoint", type=str, required=True, help="a .ckpt file, a run folder, or a folder of runs")
+    source = "a .ckpt file, a run folder or a folder of runs; or a model of the Hugging Face hub, or a folder of one"
+    add("--checkpoint", type=str, required=True, help=source)
     add("--prompt", type=str, default="", help="the beginning of the text")
     add("--prompts", type=str | None, default=None, help='a file of prompts, one a line: {"prompt": "..."}, or plain')
     add("--max_new_tokens", type=int | None, default=None, help="tokens to add at most; 100, or while positions last")
@@ -74,10 +75,10 @@ def open_model(config: Any) -> "TextModel":
     from lit_llm.inference.products import prepare
     from lit_llm.inference.text import TextModel
 
-    model = TextModel.from_checkpoint(config.checkpoint)
+    model = TextModel.from_source(config.checkpoint)
     prepare(model.backbone, config.dtype, config.compile)
     if config.draft is not None:
-        draft = TextModel.from_checkpoint(config.draft)
+        draft = TextModel.from_source(config.draft)
         prepare(draft.backbone, config.dtype, config.compile)
         model.speculate(draft, config.draft_tokens)
     return model

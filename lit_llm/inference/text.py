@@ -6,13 +6,16 @@ from itertools import groupby
 from pathlib import Path
 from typing import Self
 
+import torch
+
 from lit_llm.backbone import GPT
-from lit_llm.data.tokenizer import Tokenizer, from_state
+from lit_llm.data.pretrained import come_along
+from lit_llm.data.tokenizer import Tokenizer
 from lit_llm.inference.generate import Drawn, check_room, generate
 from lit_llm.inference.sampling import Sampling
 from lit_llm.inference.speculative import Speculation
 from lit_llm.inference.stopping import TextStream
-from lit_llm.weights.checkpoint import load_backbone, open_checkpoint
+from lit_llm.weights.open import open_source
 
 DEFAULT_NEW_TOKENS = 100
 
@@ -106,19 +109,19 @@ class TextModel:
     speculation: Speculation | None = None  # made by `speculate`
 
     @classmethod
-    def from_checkpoint(cls, path: str | Path) -> Self:
-        """Load both from a checkpoint, a run folder, or the newest run in a folder of runs.
+    def from_source(cls, source: str | Path, dtype: torch.dtype | None = None) -> Self:
+        """Load both from a model of the Hugging Face hub, a folder of one, a checkpoint, or the newest run in a folder.
+
+        Args:
+            source: As for `GPT.from_pretrained`.
+            dtype: Of the parameters. None: that of most of the stored ones.
 
         Raises:
             ValueError: If there is none, it is damaged, or it holds no tokenizer.
         """
-        path, checkpoint = open_checkpoint(path)
-        if "tokenizer" not in checkpoint:
-            raise ValueError(f"the checkpoint '{path}' holds no tokenizer; it was not written by lit-llm fit")
-        try:
-            return cls(load_backbone(checkpoint), from_state(checkpoint["tokenizer"]))
-        except ValueError as error:
-            raise ValueError(f"'{path}' cannot be used: {error}") from error
+        opened = open_source(source)
+        tokenizer = come_along(opened)
+        return cls(opened.backbone(dtype), tokenizer)
 
     def speculate(self, draft: "TextModel", draft_tokens: int = 4) -> None:
         """Let a smaller model guess tokens ahead; the texts are as likely as without it, and come one at a time.
@@ -179,13 +182,14 @@ class TextModel:
             done += same
 
     def encode(self, prompt: str) -> list[int]:
-        """The ids of a prompt, of which there is at least one.
+        """The ids of a prompt, after the token that begins every text if the tokenizer has one; at least one.
 
         Raises:
-            ValueError: If it is empty and the tokenizer has no token to start a text with.
+            ValueError: If it is empty and the tokenizer has neither a begin-of-text nor an end-of-text token.
         """
-        end = self.tokenizer.end_of_text
-        ids = self.tokenizer.encode(prompt).tolist() or ([] if end is None else [end])
+        end, begin = self.tokenizer.end_of_text, self.tokenizer.begin_of_text
+        ids = ([] if begin is None else [begin]) + self.tokenizer.encode(prompt).tolist()
+        ids = ids or ([] if end is None else [end])
         if not ids:
             raise ValueError("the prompt is empty, and this tokenizer has no token to start a text with")
         return ids

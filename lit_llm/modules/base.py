@@ -5,6 +5,7 @@ import math
 import os
 import shutil
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import lightning as L
@@ -22,6 +23,8 @@ from lit_llm.training.optim import Schedule, parameter_groups
 from lit_llm.training.parallel import gradient_norm, same_start, shard
 from lit_llm.training.tensor_parallel import Split, split
 from lit_llm.weights.checkpoint import unwrapped
+from lit_llm.weights.open import open_source
+from lit_llm.weights.source import Filled
 
 MISNUMBERING = (
     DeepSpeedStrategy,
@@ -40,6 +43,9 @@ class BaseModule(L.LightningModule):
         compile: Whether `torch.compile` makes kernels of the blocks: minutes at the start for faster steps on a GPU.
         activation_checkpointing: Whether a block keeps nothing but its input for the backward pass and computes the
             rest again there (Chen et al., 2016, https://arxiv.org/abs/1604.06174): a third more time, less memory.
+        init_from: Weights to start from: a model of the Hugging Face hub (`openai-community/gpt2`), a folder of one, or
+            a checkpoint of any task. On the command line architecture and tokenizer come from there as well. A run
+            that goes on (--ckpt_path) reads nothing there. None: random weights.
     """
 
     def __init__(
@@ -49,6 +55,7 @@ class BaseModule(L.LightningModule):
         lr_scheduler: LRSchedulerCallable | None = None,
         compile: bool = False,
         activation_checkpointing: bool = False,
+        init_from: str | None = None,
     ) -> None:
         super().__init__()
         with warnings.catch_warnings():
@@ -63,30 +70,60 @@ class BaseModule(L.LightningModule):
                 self.save_hyperparameters(ignore=["backbone", *objects], logger=False)
         self.backbone, self.optimizer, self.lr_scheduler = backbone, optimizer, lr_scheduler
         self.compiles, self.recomputes = compile, activation_checkpointing
+        self.init_from: str | None = init_from
+        self.has_started = False  # from there, or with a checkpoint, which holds it all
         self._sums = torch.zeros(2)  # losses and targets of an optimizer step
         self._divisor: Tensor | None = None  # of the gradients after this backward pass
         self.is_divided = False  # among devices; then `splits` says how tensor parallelism has divided what, by name
         self.splits: dict[str, Split] = {}
 
     def setup(self, stage: str) -> None:
-        """Refuse data that the backbone cannot read.
+        """Refuse data that the backbone cannot read, and start from the weights asked for.
 
         Raises:
-            ValueError: If the data has more ids or longer inputs than the backbone.
+            ValueError: If the data has more ids or longer inputs than the backbone, or the weights do not fit.
         """
-        data = getattr(self.trainer, "datamodule", None)
-        if data is None:
-            return
-        if data.vocab_size > self.backbone.vocab_size:
+        if (data := getattr(self.trainer, "datamodule", None)) is not None:
+            self.refuse_sizes(data.vocab_size, data.block_size)
+        self.start()
+
+    def refuse_sizes(self, vocab_size: int | None, block_size: int) -> None:
+        """Refuse data that the backbone cannot read.
+
+        Args:
+            vocab_size: Ids of the tokenizer. None: only the text tells.
+            block_size: Longest input in tokens.
+
+        Raises:
+            ValueError: If either is more than the backbone knows.
+        """
+        if vocab_size is not None and vocab_size > self.backbone.vocab_size:
             raise ValueError(
-                f"the tokenizer has {data.vocab_size} ids and the backbone embeds "
+                f"the tokenizer has {vocab_size} ids and the backbone embeds "
                 f"{self.backbone.vocab_size}; use the tokenizer that the backbone was made for"
             )
-        if data.block_size > self.backbone.block_size:
+        if block_size > self.backbone.block_size:
             raise ValueError(
-                f"--data.block_size {data.block_size} is beyond the backbone's block_size "
+                f"--data.block_size {block_size} is beyond the backbone's block_size "
                 f"{self.backbone.block_size}; lower it"
             )
+
+    def start(self) -> Filled | None:
+        """Take the weights of `init_from`, once; what became of them, or None if there was nothing to do.
+
+        Weights that this class has written are taken whole, others into the backbone alone.
+
+        Raises:
+            ValueError: If they do not fit.
+        """
+        if self.init_from is None or self.has_started:
+            return None
+        source = open_source(self.init_from)
+        whole = source.module is type(self)
+        filled = source.fill(self if whole else self.backbone, next(self.backbone.parameters()).dtype)
+        self.has_started = True
+        own = [name for name, _ in self.named_parameters() if not (whole or name.startswith("backbone."))]
+        return replace(filled, new=(*filled.new, *own))
 
     def configure_model(self) -> None:
         """Divide the network among devices that share it, have the blocks recomputed and compiled, as asked.
@@ -175,6 +212,7 @@ class BaseModule(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Know the weights by their own names, whatever had wrapped the module that saved them."""
         checkpoint["state_dict"] = unwrapped(checkpoint["state_dict"])
+        self.has_started = True
 
     @torch.compiler.disable  # `self.log` cannot be compiled, should somebody compile the whole module
     def share_of_step(self, total: Tensor, count: Tensor, batch_idx: int) -> Tensor:

@@ -29,6 +29,9 @@ class LanguageModeling(BaseModule):
         compile: Whether `torch.compile` makes kernels of the blocks: minutes at the start for faster steps on a GPU.
         activation_checkpointing: Whether a block keeps nothing but its input for the backward pass and computes the
             rest again there (Chen et al., 2016, https://arxiv.org/abs/1604.06174): a third more time, less memory.
+        init_from: Weights to start from: a model of the Hugging Face hub (`openai-community/gpt2`), a folder of one, or
+            a checkpoint of any task. On the command line architecture and tokenizer come from there as well. A run
+            that goes on (--ckpt_path) reads nothing there. None: random weights.
 
     Raises:
         ValueError: If the loss is a `HeadLoss` and the backbone's head does more than multiply.
@@ -42,8 +45,9 @@ class LanguageModeling(BaseModule):
         lr_scheduler: LRSchedulerCallable | None = None,
         compile: bool = False,
         activation_checkpointing: bool = False,
+        init_from: str | None = None,
     ) -> None:
-        super().__init__(backbone, optimizer, lr_scheduler, compile, activation_checkpointing)
+        super().__init__(backbone, optimizer, lr_scheduler, compile, activation_checkpointing, init_from)
         made: Any = loss()
         if hasattr(made, "reduction"):
             made.reduction = "sum"  # the mean is over all targets of an optimizer step, of which a batch is a part

@@ -1,6 +1,8 @@
 """A backbone from its settings: plain values, in the form that configs, checkpoints and pretrained families share."""
 
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, Protocol
 
@@ -15,8 +17,13 @@ from lit_llm.sentences import sentence
 class Made(Protocol):
     """How one tensor of a backbone is made of tensors under other names (`families.Entry`)."""
 
-    name: str
-    theirs: tuple[str, ...]
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def theirs(self) -> tuple[str, ...]:
+        """Names of those."""
 
     def join(self, theirs: list[Tensor]) -> Tensor:
         """The tensor, from those."""
@@ -32,10 +39,30 @@ def build(settings: dict[str, Any], device: str | torch.device = "cpu") -> GPT:
     Raises:
         ValueError: If the settings name what cannot be built here.
     """
+    with _refusal(settings), torch.device(device):
+        backbone: GPT = (parser := _parser()).instantiate(parser.parse_object({"backbone": settings})).backbone
+    return backbone.eval()
+
+
+def complete(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings with all that they leave to defaults, so that nothing said before can shine through.
+
+    Args:
+        settings: As in `build`.
+
+    Raises:
+        ValueError: If they name what cannot be built here.
+    """
+    with _refusal(settings):
+        whole = (parser := _parser()).dump(parser.parse_object({"backbone": settings}), skip_none=False, format="json")
+    found: dict[str, Any] = json.loads(whole)["backbone"]
+    return found
+
+
+@contextmanager
+def _refusal(settings: dict[str, Any]) -> Iterator[None]:
     try:
-        with torch.device(device):
-            parser = _parser()
-            backbone: GPT = parser.instantiate(parser.parse_object({"backbone": settings})).backbone
+        yield
     except (ArgumentError, ValueError) as error:
         cause: BaseException = error
         while cause.__context__ is not None:  # what a part has refused, beneath what jsonargparse says of it
@@ -43,7 +70,6 @@ def build(settings: dict[str, Any], device: str | torch.device = "cpu") -> GPT:
         own = type(cause) is ValueError and "\n" not in str(cause)
         said = str(cause) if own else sentence(str(error))
         raise ValueError(f"a backbone '{settings.get('class_path')}' cannot be built here: {said}") from error
-    return backbone.eval()
 
 
 @cache

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lit_llm.backbone import GPT
-from lit_llm.weights.build import build
+from lit_llm.weights.families.names import Entry, Same
+from lit_llm.weights.matching import Stored
+from lit_llm.weights.source import Source
 
 PARTS = ("state_dict", "hyper_parameters")  # what every checkpoint is asked for; each a dict
 
@@ -105,28 +107,38 @@ def _damaged_record(path: Path) -> str | None:
         return f"with a broken header ({error})"
 
 
-def load_backbone(checkpoint: dict[str, Any]) -> GPT:
-    """The backbone inside a checkpoint of any task, built from the settings saved with it, in eval mode.
+def checkpoint_source(path: str | Path, checkpoint: dict[str, Any]) -> Source:
+    """What a model can start from in a checkpoint of any task: the backbone, by the settings saved with it.
+
+    Args:
+        path: What to call it.
+        checkpoint: As `read_checkpoint` gives it.
 
     Raises:
-        ValueError: If the checkpoint does not say how its backbone is built, or the weights do not fit that.
+        ValueError: If it does not say how its backbone is built.
     """
-    config = checkpoint["hyper_parameters"].get("backbone")
-    if not isinstance(config, dict):
+    settings = checkpoint["hyper_parameters"].get("backbone")
+    if not isinstance(settings, dict):
         raise ValueError(
-            "the checkpoint does not say how its backbone is built (a module made in Python, not by "
+            f"the checkpoint '{path}' does not say how its backbone is built (a module made in Python, not by "
             "lit-llm fit); rebuild it there and use load_from_checkpoint(path, backbone=...)"
         )
-    try:
-        backbone = build(config)
-    except ValueError as error:
-        raise ValueError(f"the checkpoint cannot be used: {error}") from error
-    prefix = "backbone."
-    weights = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
-    if problems := misfits(backbone, weights):
-        raise ValueError(f"the checkpoint's weights do not fit its own settings: {problems}")
-    backbone.load_state_dict(weights)  # a copy: the file may be replaced while we work
-    return backbone
+    weights = {name: value for name, value in checkpoint["state_dict"].items() if isinstance(value, Tensor)}
+
+    def entries(module: nn.Module) -> list[Entry]:
+        prefix = "backbone." if isinstance(module, GPT) else ""
+        return [Entry(name, (prefix + name,), Same()) for name, _ in module.named_parameters()]
+
+    return Source(
+        str(path),
+        settings,
+        {name: Stored(tuple(value.shape), value.dtype) for name, value in weights.items()},
+        weights.__getitem__,
+        entries,
+        is_harmless=lambda name: not name.startswith("backbone."),  # the head of another task
+        tokenizer=checkpoint.get("tokenizer"),
+        module=module_class(checkpoint),
+    )
 
 
 def misfits(module: nn.Module, weights: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 from lit_llm.backbone import GPT
 from lit_llm.data.huggingface import tokenizer_files
 from lit_llm.data.tokenizer import Tokenizer, from_state
-from lit_llm.weights.checkpoint import load_backbone
+from lit_llm.weights.checkpoint import checkpoint_source
 from lit_llm.weights.families import Family, family_for
 from lit_llm.weights.lit_folder import SETTINGS, lit_settings
 from lit_llm.weights.model_card import model_card
@@ -60,7 +60,7 @@ class Exported:
             ValueError: If the checkpoint cannot be used, no family can express its backbone, or its tokenizer has
                 more ids than the backbone.
         """
-        backbone = load_backbone(checkpoint)
+        backbone = checkpoint_source(file, checkpoint).backbone()
         tokenizer = from_state(checkpoint["tokenizer"]) if "tokenizer" in checkpoint else None
         if tokenizer is not None and tokenizer.vocab_size > backbone.vocab_size:
             raise ValueError(f"its tokenizer has {tokenizer.vocab_size} ids and its backbone {backbone.vocab_size}")

@@ -35,7 +35,7 @@ def test_a_checkpoint_alone_is_enough(checkpoints, tmp_path) -> None:
     process = spawn("generate", "--checkpoint", checkpoints["bytes"], *options, cwd=tmp_path)
     out, err = process.communicate()
     assert (process.returncode, err) == (0, "")
-    model = TextModel.from_checkpoint(checkpoints["bytes"])
+    model = TextModel.from_source(checkpoints["bytes"])
     assert out == "the cat\nsat" + model.complete("the cat\nsat", Asked(30, Sampling(0.8, 40, 0.9)), seed=3) + "\n"
 
 

@@ -120,7 +120,7 @@ def test_hyper_parameters_beside_metrics(run) -> None:
 
 def test_samples_are_what_the_model_writes(run) -> None:
     """Each prompt at each validation, continued as the checkpoint of that moment continues it."""
-    model = TextModel.from_checkpoint(run[0] / "checkpoints" / "last.ckpt")
+    model = TextModel.from_source(run[0] / "checkpoints" / "last.ckpt")
     for number in range(3):
         samples = text(run[0], f"samples/{number}")
         assert list(samples) == [3, 6]
@@ -201,7 +201,7 @@ def test_own_prompts(config, capsys) -> None:
     args = ("--trainer.max_steps=2", "--trainer.val_check_interval=2", f"--trainer.callbacks+={sample}")
     assert call(capsys, "fit", "-c", config, *args).code == 0
     folder = run_folders(config.parent)[-1]
-    model = TextModel.from_checkpoint(folder / "checkpoints" / "last.ckpt")
+    model = TextModel.from_source(folder / "checkpoints" / "last.ckpt")
     new = model.complete("a\nb", Asked(3, Sampling(0.0)))
     assert text(folder, "samples/0")[2].replace("\n    ", "\n") == f"    a\nb|{new}"
     assert torch.is_grad_enabled()

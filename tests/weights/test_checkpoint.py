@@ -15,11 +15,12 @@ from cli_runs import run_folders, same, write_tiny
 from python_runs import T, V, tiny_data, tiny_module, trainer
 
 from lit_llm.__main__ import main
+from lit_llm.backbone import GPT
 from lit_llm.inference.text import TextModel
 from lit_llm.modules import LanguageModeling
 from lit_llm.weights.checkpoint import (
+    checkpoint_source,
     find_checkpoints,
-    load_backbone,
     misfits,
     module_class,
     open_checkpoint,
@@ -200,14 +201,18 @@ def stamp(files: list[Path]) -> None:
         os.utime(file, (100 - age, 100 - age))
 
 
-# load_backbone
+# checkpoint_source
+
+
+def backbone_of(checkpoint: dict) -> GPT:
+    return checkpoint_source("it.ckpt", checkpoint).backbone()
 
 
 def test_backbone_is_the_trained_one(checkpoint, tmp_path) -> None:
     """The same logits as the module's, in eval mode, and still after the file has been written over."""
     path = Path(shutil.copy(checkpoint, tmp_path / "copy.ckpt"))
     module = LanguageModeling.load_from_checkpoint(path).eval()
-    backbone = load_backbone(read_checkpoint(path))
+    backbone = checkpoint_source(path, read_checkpoint(path)).backbone()
     path.write_bytes(bytes(path.stat().st_size))
     idx = torch.randint(V, (2, T), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -233,7 +238,7 @@ def test_names_of_wrapped_modules_are_unwrapped(checkpoint, tmp_path) -> None:
         torch.save({**plain, "state_dict": wrapped}, tmp_path / "wrapped.ckpt")
         found = read_checkpoint(tmp_path / "wrapped.ckpt")
         assert same(found["state_dict"], plain["state_dict"])
-        assert same(load_backbone(found).state_dict(), load_backbone(plain).state_dict())
+        assert same(backbone_of(found).state_dict(), backbone_of(plain).state_dict())
 
 
 def test_settings_that_cannot_be_built_here_are_named(checkpoint) -> None:
@@ -241,18 +246,16 @@ def test_settings_that_cannot_be_built_here_are_named(checkpoint) -> None:
     whole = read_checkpoint(checkpoint)
     arguments = whole["hyper_parameters"]["backbone"]["init_args"]
     whole["hyper_parameters"]["backbone"]["init_args"] = arguments | {"norm": "nowhere.parts.Norm"}
-    with pytest.raises(
-        ValueError, match=r"a backbone 'lit_llm\.GPT' cannot be built here: .* is 'nowhere\.parts\.Norm'"
-    ):
-        load_backbone(whole)
+    with pytest.raises(ValueError, match=r"'lit_llm\.GPT' cannot be built here: .* is 'nowhere\.parts\.Norm'"):
+        backbone_of(whole)
     whole["hyper_parameters"]["backbone"]["init_args"] = arguments | {"n_embd": 36}
-    with pytest.raises(ValueError, match=r"weights do not fit its own settings: .* and [0-9]+ more"):
-        load_backbone(whole)
+    with pytest.raises(ValueError, match=r"do not fit the model; of another shape is .* and [0-9]+ more"):
+        backbone_of(whole)
 
 
 FOREIGN = {
-    "another project": ({"dim": 3}, "holds no tokenizer"),
-    "nothing said": ({}, "holds no tokenizer"),
+    "another project": ({"dim": 3}, "does not say how its backbone is built"),
+    "nothing said": ({}, "does not say how its backbone is built"),
 }
 
 
@@ -263,7 +266,7 @@ def test_lightning_checkpoint_of_another_project(tmp_path, kind) -> None:
     path = tmp_path / "theirs.ckpt"
     torch.save({"pytorch-lightning_version": "2.1", "state_dict": {}, "hyper_parameters": settings}, path)
     with pytest.raises(ValueError, match=rf"theirs\.ckpt' {reason}"):
-        TextModel.from_checkpoint(path)
+        TextModel.from_source(path)
 
 
 def test_checkpoint_of_a_module_made_in_python(tmp_path) -> None:
@@ -271,9 +274,9 @@ def test_checkpoint_of_a_module_made_in_python(tmp_path) -> None:
     run = trainer(max_steps=1, limit_val_batches=0)
     run.fit(tiny_module(), tiny_data(tmp_path))
     run.save_checkpoint(tmp_path / "python.ckpt")
-    said = r"python\.ckpt' cannot be used: .* does not say how its backbone is built .* use load_from_checkpoint"
+    said = r"python\.ckpt' does not say how its backbone is built .* use load_from_checkpoint"
     with pytest.raises(ValueError, match=said):
-        TextModel.from_checkpoint(tmp_path / "python.ckpt")
+        TextModel.from_source(tmp_path / "python.ckpt")
 
 
 # misfits, module_class

@@ -83,7 +83,7 @@ def test_transformers_computes_the_same(
     result = export(capsys, runs[kind], tmp_path / "out")
     assert result.code == 0, result.err
     assert f"a '{kind}' with" in result.out
-    ours = TextModel.from_checkpoint(runs[kind])
+    ours = TextModel.from_source(runs[kind])
     model, tokenizer = (
         AutoModelForCausalLM.from_pretrained(tmp_path / "out"),
         AutoTokenizer.from_pretrained(tmp_path / "out"),
@@ -114,7 +114,7 @@ def test_every_tensor_is_written_once_bit_for_bit(
     assert index["metadata"]["total_size"] == sum(tensor.nbytes for tensor in many.values())
     assert "lm_head.weight" not in one
     family = family_of(json.loads((tmp_path / "one" / "config.json").read_text()))
-    ours = TextModel.from_checkpoint(runs[kind]).backbone
+    ours = TextModel.from_source(runs[kind]).backbone
     for entry in family.entries(ours):
         for read in (one, many):
             assert torch.equal(entry.join([read[name] for name in entry.theirs]), ours.state_dict()[entry.name])
@@ -162,7 +162,7 @@ def test_a_backbone_of_no_family(runs: dict[str, Path], tmp_path: Path, capsys: 
     assert list(tmp_path.iterdir()) == []
     assert export(capsys, runs["own"], tmp_path / "out", "--format", "lit").code == 0
     settings, tokenizer = read_lit_folder(tmp_path / "out")
-    again, ours = build(settings), TextModel.from_checkpoint(runs["own"])
+    again, ours = build(settings), TextModel.from_source(runs["own"])
     again.load_state_dict(tensors(tmp_path / "out"))
     assert isinstance(again, GPT)
     idx = torch.arange(7)[None]

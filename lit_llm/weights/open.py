@@ -1,0 +1,88 @@
+"""What the user names as a source: found, and understood."""
+
+from pathlib import Path
+
+from torch import nn
+
+from lit_llm.backbone import GPT
+from lit_llm.weights.checkpoint import checkpoint_source, open_checkpoint
+from lit_llm.weights.families import Entry, family_of
+from lit_llm.weights.hub import is_hub_name, snapshot
+from lit_llm.weights.json_file import read_json
+from lit_llm.weights.matching import HEADS
+from lit_llm.weights.source import Source
+from lit_llm.weights.tensor_files import PICKLES, TensorFiles, pickle_advice
+
+
+def open_source(name: str | Path) -> Source:
+    """What a model can start from; no weight is read yet.
+
+    Args:
+        name: A model of the Hugging Face hub (`owner/name`, `owner/name@revision`), a folder of one (config.json and
+            safetensors files), a checkpoint of ours, a run folder, or a folder of runs.
+
+    Raises:
+        ValueError: If there is none, its family is not known, or a file is missing, damaged, or one that is not opened
+            for safety.
+    """
+    path = find_folder(name)
+    if (path / "config.json").exists():
+        return _huggingface(str(name), path)
+    file, checkpoint = open_checkpoint(path)
+    return checkpoint_source(file, checkpoint)
+
+
+def find_folder(name: str | Path, with_weights: bool = True) -> Path:
+    """The folder or file of a source, fetched from the hub if it is nowhere here.
+
+    Args:
+        name: As in `open_source`.
+        with_weights: Whether more than its settings and its tokenizer is fetched.
+
+    Raises:
+        ValueError: If there is none, or it is of a kind that is not opened.
+    """
+    path = Path(name).expanduser()
+    try:
+        if path.is_dir():
+            next(path.iterdir(), None)  # which tells whether it may be read
+            return path
+        if path.is_file():
+            return _single(path)
+        is_there = path.exists()
+    except OSError as error:
+        raise ValueError(f"cannot read '{name}': {error.strerror}") from error
+    if is_there:
+        raise ValueError(f"'{name}' is no folder and no file")
+    if is_hub_name(str(name)):
+        return snapshot(str(name), with_weights)
+    raise ValueError(
+        f"there is no checkpoint, run folder or folder of a model '{name}' (a model of the hub is named owner/name)"
+    )
+
+
+def _single(path: Path) -> Path:
+    if path.suffix in PICKLES:
+        raise ValueError(f"'{path}' is not read: {pickle_advice(path.name)}")
+    if path.suffix in (".safetensors", ".json"):
+        raise ValueError(f"'{path}' is a part of a model; name its folder")
+    return path
+
+
+def _huggingface(name: str, folder: Path) -> Source:
+    try:
+        config = read_json(folder / "config.json")
+        family = family_of(config)
+        settings = family.settings(config)
+    except ValueError as error:
+        raise ValueError(f"'{name}' cannot be used: {error}") from error
+    files = TensorFiles(folder)
+
+    def entries(module: nn.Module) -> list[Entry]:
+        assert isinstance(module, GPT)
+        return family.entries(module, files.stored.keys())
+
+    def is_harmless(tensor: str) -> bool:
+        return family.ignores(tensor) or HEADS.search(tensor) is not None
+
+    return Source(name, settings, files.stored, files, entries, is_harmless, folder)
