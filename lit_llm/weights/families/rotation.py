@@ -49,7 +49,7 @@ class Rotation:
     def read(self, config: Config) -> Flat:
         """The class of the scaling, and its arguments."""
         said = self._said(config)
-        kind = said.pop("rope_type", None) or said.pop("type", None) or "default"
+        kind = said.pop("rope_type", None) or "default"
         if kind not in SCALINGS:
             raise ValueError(f"the config's rotary scaling is {kind!r}; known are {', '.join(SCALINGS)}")
         cls, arguments = SCALINGS[kind]
@@ -61,7 +61,6 @@ class Rotation:
             flat[".fraction"] = fraction
         elif fraction != 1:
             raise ValueError(f"the config's {self.fraction_key} is {fraction}, which is not known beside {kind!r}")
-        said.pop("type", None)
         if kind == "llama3":
             said[ORIGINAL] = said.get(ORIGINAL) or older[ORIGINAL] or config["max_position_embeddings"]
         if said.keys() != arguments.keys():
@@ -76,8 +75,10 @@ class Rotation:
         said = config.get("rope_parameters") or {}
         if any(isinstance(value, dict) for value in said.values()):
             said = said.get(self.layers) or {}
-        scaling = config.get("rope_scaling") or {}
-        return {**said, **(scaling if self.scaled else {})}
+        scaling = dict(config.get("rope_scaling") or {}) if self.scaled else {}
+        if "type" in scaling:  # as it was called at first
+            scaling["rope_type"] = scaling.pop("type")
+        return {**said, **scaling}
 
     def write(self, facts: Flat) -> dict[str, Any]:
         """Both ways of saying it."""
