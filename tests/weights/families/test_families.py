@@ -48,7 +48,7 @@ def test_logits_are_those_of_transformers(models: Made, name: str) -> None:
 @every_model
 @torch.no_grad()
 def test_logits_in_bfloat16_are_near(models: Made, name: str) -> None:
-    """Of weights and steps rounded to 8 bits: some percent of the spread; most where a rounded router sends a token elsewhere."""
+    """To a tenth of their spread: 8 bits, and a rounded router may send a token elsewhere."""
     model, source, _ = models[name]
     exact = model(ids()).logits
     ours = source.load(torch.bfloat16)(ids()).float()
