@@ -175,6 +175,7 @@ class CLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Build what the config names; what refuses its settings tells why, whoever wrote it."""
         try:
+            self._dump_config()  # before an object takes the place of a name
             with tokenizer_of_checkpoint(self.config[self.command], self.checkpoint or {}):
                 super().instantiate_classes()
         except ValueError as error:

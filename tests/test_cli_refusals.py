@@ -91,6 +91,7 @@ def test_no_secret_in_ordinary_words(tmp_path, capsys) -> None:
     write_text(tmp_path / "text.txt")
     sample = {"class_path": "lit_llm.training.callbacks.SampleText", "init_args": {"prompts": ["my password is hf_a"]}}
     config["trainer"]["callbacks"].append(sample)
+    config["data"]["init_args"]["block_size"] = 31  # in which the prompt fits
     assert call(capsys, "fit", "-c", write_yaml(tmp_path / "c.yaml", config), "--trainer.max_steps=1").code == 0
 
 

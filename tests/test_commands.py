@@ -120,6 +120,7 @@ def test_help_of_each_command(command, capsys) -> None:
         "bench": "optimizer steps to time",
         "plan": "share of the peak that the run will reach",
         "generate": "0 is greedy, 1 samples as trained",
+        "export": "whether a model in the folder is replaced",
         "tokenizer": "ids in all, special tokens included",
         "fit": "Path to a configuration file in json or yaml format",
     }

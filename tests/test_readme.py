@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny_gpt2 import write_gpt2
 
 from lit_llm.__main__ import COMMANDS, main
 
@@ -23,9 +24,13 @@ def test_there_are_commands() -> None:
 
 
 @pytest.mark.parametrize("line", FIT)
-def test_fit_commands_parse(line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each is accepted as it stands: files exist, options are real, classes can be imported."""
+def test_fit_commands_parse(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each is accepted as it stands: files exist, options are real, classes can be imported; weights are tiny ones."""
     monkeypatch.chdir(ROOT)
+    if "--model.init_from" in line:
+        line = re.sub(r"(?<=--model.init_from )\S+", str(write_gpt2(tmp_path / "gpt2")), line)
     with pytest.raises(SystemExit) as stop:
         main([*shlex.split(line)[1:], "--print_config"])
     assert stop.value.code == 0, capsys.readouterr().err

@@ -11,7 +11,7 @@ class TextStream:
 
     Args:
         tokenizer: What the ids mean.
-        prompt: The ids before; without text in them, the space that some tokenizers begin every text with is left out.
+        prompt: The ids before; if they hold no text, the space that some tokenizers begin every text with is left out.
         stop: Strings at which the text ends; they are no part of it. An empty one is refused.
 
     Raises:
@@ -22,19 +22,16 @@ class TextStream:
         if "" in stop:
             raise ValueError("the stop string '' is empty, so every text would end before it begins")
         self.stopped = False
-        self._tokenizer, self._stop, self._before = tokenizer, stop, list(prompt[-1:])
+        self._tokenizer, self._stop = tokenizer, stop
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         self._held = ""
-        begun = set(prompt) - {tokenizer.begin_of_text, tokenizer.end_of_text}
-        self._begins = tokenizer.adds_space and not begun
+        self._begins = tokenizer.adds_space and set(prompt) <= {tokenizer.begin_of_text, tokenizer.end_of_text}
 
     def feed(self, new: int) -> str:
         """The text that an id lets out; nothing once a stop string has come."""
         if self.stopped:
             return ""
-        known = self._tokenizer.decode_bytes(self._before)
-        bytes_of_new = self._tokenizer.decode_bytes([*self._before, new])[len(known) :]
-        self._before = [new]
+        bytes_of_new = self._tokenizer.decode_bytes([new])
         if self._begins and bytes_of_new:
             bytes_of_new, self._begins = bytes_of_new.removeprefix(b" "), False
         return self._let_out(self._decoder.decode(bytes_of_new))

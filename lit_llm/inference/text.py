@@ -146,9 +146,10 @@ class TextModel:
         asked = asked or Asked()
         ids = self.encode(prompt)
         row = _Row(ids, self.tokenizer, asked)
+        shown = 0
         for _ in self._grow([row], [ids], asked, self._limit(ids, asked), [seed]):
-            if row.pieces and row.pieces[-1]:
-                yield row.pieces[-1]
+            yield from filter(None, row.pieces[shown:])  # the token that ends a text adds none
+            shown = len(row.pieces)
         yield row.stream.close()
 
     def complete_all(

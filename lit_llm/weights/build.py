@@ -54,7 +54,7 @@ def complete(settings: dict[str, Any]) -> dict[str, Any]:
         ValueError: If they name what cannot be built here.
     """
     with _refusal(settings):
-        whole = (parser := _parser()).dump(parser.parse_object({"backbone": settings}), skip_none=False, format="json")
+        whole = (parser := _parser()).dump(parser.parse_object({"backbone": settings}), skip_unset=False, format="json")
     found: dict[str, Any] = json.loads(whole)["backbone"]
     return found
 
@@ -82,7 +82,7 @@ def _parser() -> ArgumentParser:
 def fill(
     backbone: nn.Module, read: Callable[[str], Tensor], entries: Iterable[Made], dtype: torch.dtype | None = None
 ) -> None:
-    """Give a backbone from the meta device its parameters, one after the other, in memory of their own.
+    """Give a backbone from the meta device its tensors, one after the other, in memory of their own.
 
     Args:
         backbone: What is filled; what no entry names stays on the meta device.
@@ -96,12 +96,20 @@ def fill(
     for entry in entries:
         owner, _, name = entry.name.rpartition(".")
         module = backbone.get_submodule(owner)
-        empty = module.get_parameter(name)
+        empty = getattr(module, name)
         value = entry.join([read(their) for their in entry.theirs])
         if value.shape != empty.shape:
             raise ValueError(
                 f"{' and '.join(entry.theirs[:3])} make a {entry.name} of {tuple(value.shape)}, where the config asks "
                 f"for {tuple(empty.shape)}"
             )
-        own = torch.empty(value.shape, dtype=dtype or value.dtype).copy_(value)  # the file may be replaced meanwhile
-        setattr(module, name, nn.Parameter(own, empty.requires_grad))
+        is_parameter = isinstance(empty, nn.Parameter)
+        kind = dtype or value.dtype if is_parameter else empty.dtype
+        own = torch.empty(value.shape, dtype=kind).copy_(value)  # the file may be replaced meanwhile
+        setattr(module, name, nn.Parameter(own, empty.requires_grad) if is_parameter else own)
+
+
+def tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """What of a module is saved: parameters, a tied one once, and those buffers that are not made anew."""
+    saved = module.state_dict().keys()
+    return dict(module.named_parameters()) | {name: own for name, own in module.named_buffers() if name in saved}

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_llm.backbone import GPT
+from lit_llm.weights.build import tensors_of
 from lit_llm.weights.families.names import Entry, Same
 from lit_llm.weights.matching import Stored
 from lit_llm.weights.source import Source
@@ -127,7 +128,7 @@ def checkpoint_source(path: str | Path, checkpoint: dict[str, Any]) -> Source:
 
     def entries(module: nn.Module) -> list[Entry]:
         prefix = "backbone." if isinstance(module, GPT) else ""
-        return [Entry(name, (prefix + name,), Same()) for name, _ in module.named_parameters()]
+        return [Entry(name, (prefix + name,), Same()) for name in tensors_of(module)]
 
     return Source(
         str(path),

@@ -5,10 +5,13 @@ from pathlib import Path
 from torch import nn
 
 from lit_llm.backbone import GPT
+from lit_llm.weights.build import tensors_of
 from lit_llm.weights.checkpoint import checkpoint_source, open_checkpoint
 from lit_llm.weights.families import Entry, family_of
+from lit_llm.weights.families.names import Same
 from lit_llm.weights.hub import is_hub_name, snapshot
 from lit_llm.weights.json_file import read_json
+from lit_llm.weights.lit_folder import SETTINGS, read_lit_folder
 from lit_llm.weights.matching import HEADS
 from lit_llm.weights.source import Source
 from lit_llm.weights.tensor_files import PICKLES, TensorFiles, pickle_advice
@@ -19,7 +22,8 @@ def open_source(name: str | Path) -> Source:
 
     Args:
         name: A model of the Hugging Face hub (`owner/name`, `owner/name@revision`), a folder of one (config.json and
-            safetensors files), a checkpoint of ours, a run folder, or a folder of runs.
+            safetensors files, or what `lit-llm export --format lit` wrote), a checkpoint of ours, a run folder, or a
+            folder of runs.
 
     Raises:
         ValueError: If there is none, its family is not known, or a file is missing, damaged, or one that is not opened
@@ -28,6 +32,8 @@ def open_source(name: str | Path) -> Source:
     path = find_folder(name)
     if (path / "config.json").exists():
         return _huggingface(str(name), path)
+    if (path / SETTINGS).exists():
+        return _own_layout(str(name), path)
     file, checkpoint = open_checkpoint(path)
     return checkpoint_source(file, checkpoint)
 
@@ -67,6 +73,16 @@ def _single(path: Path) -> Path:
     if path.suffix in (".safetensors", ".json"):
         raise ValueError(f"'{path}' is a part of a model; name its folder")
     return path
+
+
+def _own_layout(name: str, folder: Path) -> Source:
+    settings, tokenizer = read_lit_folder(folder)
+    files = TensorFiles(folder)
+
+    def entries(module: nn.Module) -> list[Entry]:
+        return [Entry(own, (own,), Same()) for own in tensors_of(module)]
+
+    return Source(name, settings, files.stored, files, entries, lambda tensor: False, tokenizer=tokenizer)
 
 
 def _huggingface(name: str, folder: Path) -> Source:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_llm.backbone import GPT
-from lit_llm.weights.build import build, fill
+from lit_llm.weights.build import build, fill, tensors_of
 from lit_llm.weights.families.names import Entry
 from lit_llm.weights.matching import Stored, leftovers, some
 
@@ -97,6 +97,8 @@ class Source:
         """
         try:
             backbone = build(self.settings, "meta")
+            if next(backbone.buffers(), None) is not None:  # a part's own, with values that no file holds
+                backbone = build(self.settings)
         except ValueError as error:
             raise ValueError(f"'{self.name}' cannot be used: {error}") from error
         self.fill(backbone, dtype or self.dtype, allow_nonfinite)
@@ -114,7 +116,7 @@ class Source:
             ValueError: If a tensor is missing, unknown, of another shape, of a dtype that no weight has, not finite,
                 or a second copy that differs from the first.
         """
-        own = dict(module.named_parameters())
+        own = tensors_of(module)
         entries = self.entries(module)
         try:
             dropped = leftovers(entries, own, self.stored, self.is_harmless)

@@ -70,9 +70,9 @@ WRONG = {
     "--dtype=int4": "the dtype 'int4' is none of fp32, bf16, int8",
     "--batch_size=0": "--batch_size 0 cannot be",
     "--prompts=no.txt": "--prompt 'the' and --prompts no.txt were both given; choose one",
-    "--draft=nowhere": "there is no checkpoint or run folder 'nowhere'",
+    "--draft=nowhere": "there is no checkpoint, run folder or folder of a model 'nowhere'",
     "--promt=x": "there is no option '--promt'; did you mean '--prompt'?",
-    "--checkpoint=nowhere": "there is no checkpoint or run folder 'nowhere'",
+    "--checkpoint=nowhere": "there is no checkpoint, run folder or folder of a model 'nowhere'",
 }
 
 

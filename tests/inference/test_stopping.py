@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lit_llm.data.tokenizer import Bytes, Characters
+from lit_llm.data.tokenizer import Bytes
 from lit_llm.inference.stopping import TextStream
 
 TEXTS = st.text(alphabet="ab🙂é\n", max_size=30)
@@ -62,14 +62,18 @@ def test_nothing_follows_a_stop_string() -> None:
     assert stream.close() == ""
 
 
-def test_a_token_that_is_written_differently_at_the_beginning_of_a_text() -> None:
-    """As sentencepiece's are, whose space before a word is left out there: what stood before decides."""
+def test_the_space_before_a_text_is_left_out() -> None:
+    """As sentencepiece's, whose words all begin with one: before the first of a text it stands for nothing."""
 
-    class Words(Characters):
+    class Words(Bytes):
+        adds_space, begin_of_text = True, 255
+
         def decode_bytes(self, ids) -> bytes:
-            return " ".join(f"w{i}" for i in ids).encode()
+            return b"".join(b" w%d" % i for i in ids if i < 255)
 
-    assert [TextStream(Words(), prompt).feed(3) for prompt in ([], [1, 2])] == ["w3", " w3"]
+    for prompt, first in (([], "w3"), ([255], "w3"), ([255, 1], " w3")):
+        stream = TextStream(Words(), prompt)
+        assert [stream.feed(3), stream.feed(4)] == [first, " w4"]
 
 
 def test_an_empty_stop_string_is_refused() -> None:

@@ -11,11 +11,9 @@ from cli_runs import ROOT, Result, call, refusal, run_folders, tiny_config, writ
 from safetensors import safe_open
 
 from lit_llm.__main__ import main
-from lit_llm.backbone import GPT
-from lit_llm.data.tokenizer import from_state
 from lit_llm.data.tokenizer_folder import tokenizer_of
-from lit_llm.inference.text import TextModel
-from lit_llm.weights.build import build
+from lit_llm.inference.sampling import Sampling
+from lit_llm.inference.text import Asked, TextModel
 from lit_llm.weights.families import family_of
 from lit_llm.weights.lit_folder import read_lit_folder
 
@@ -96,7 +94,7 @@ def test_transformers_computes_the_same(
     assert (got - wanted).abs().max() <= 1e-5 * wanted.abs().max()
     prompt = tokenizer("the", return_tensors="pt")
     drawn = model.generate(**prompt, max_new_tokens=4, do_sample=False)[0]
-    assert tokenizer.decode(drawn, skip_special_tokens=True) == "the" + ours.complete("the", 4, temperature=0)
+    assert tokenizer.decode(drawn, skip_special_tokens=True) == "the" + ours.complete("the", Asked(4, Sampling(0.0)))
 
 
 @pytest.mark.parametrize("kind", [pytest.param("gpt2", marks=pytest.mark.slow), "llama"])
@@ -161,14 +159,10 @@ def test_a_backbone_of_no_family(runs: dict[str, Path], tmp_path: Path, capsys: 
     assert "--format lit" in told
     assert list(tmp_path.iterdir()) == []
     assert export(capsys, runs["own"], tmp_path / "out", "--format", "lit").code == 0
-    settings, tokenizer = read_lit_folder(tmp_path / "out")
-    again, ours = build(settings), TextModel.from_source(runs["own"])
-    again.load_state_dict(tensors(tmp_path / "out"))
-    assert isinstance(again, GPT)
+    again, ours = TextModel.from_source(tmp_path / "out"), TextModel.from_source(runs["own"])
     idx = torch.arange(7)[None]
-    assert torch.equal(again(idx), ours.backbone(idx))
-    assert tokenizer is not None
-    assert from_state(tokenizer).fingerprint() == ours.tokenizer.fingerprint()
+    assert torch.equal(again.backbone(idx), ours.backbone(idx))
+    assert again.tokenizer.fingerprint() == ours.tokenizer.fingerprint()
 
 
 def test_a_target_is_not_lost(runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

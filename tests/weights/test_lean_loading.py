@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from test_open import CONFIG, tensors
+from tiny_gpt2 import CONFIG, tensors
 
 # Anonymous memory alone: pages of the mapped file count as resident, and the system takes them back when it needs them.
 MEASURE = """
