@@ -159,14 +159,14 @@ def test_a_draft_changes_no_greedy_text(parts: dict[str, Any], draft_tokens: int
 @pytest.mark.slow
 @pytest.mark.parametrize("sampling", [Sampling(), Sampling(0.7, top_k=4, repetition_penalty=1.5)])
 def test_a_draft_changes_no_distribution(sampling: Sampling) -> None:
-    """Pearson's statistic of three ids, the last two of them judged, in 500 texts.
+    """Pearson's statistic of three ids, the last two of them judged, in 2,000 texts.
 
     Five standard deviations above its degrees of freedom at most; the draft's own distribution is far beyond.
     """
     backbone, draft = gpt(0, vocab_size=7), gpt(1, vocab_size=7)
     speculation, prompt = Speculation(backbone, draft, 3), [2, 5]
     counted = torch.zeros(7, 7, 7)
-    for seed in range(500):
+    for seed in range(2000):
         (ids,) = rows(speculation.generate(prompt, 3, sampling, seed))
         counted[tuple(ids)] += 1
     assert 0.05 < speculation.acceptance_rate < 0.95
