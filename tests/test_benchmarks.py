@@ -49,3 +49,15 @@ def test_seconds_of_a_step_in_the_trainer(monkeypatch: pytest.MonkeyPatch) -> No
     train = load("train")
     monkeypatch.setattr(train, "SHAPES", {"a": SHAPE})
     assert 0 < train.make_trainer("a", get_batch)(3) < 1
+
+
+@pytest.mark.parametrize("mode", ["fp32", "bf16", "int8"])
+def test_decoding(mode: str) -> None:
+    """So many ids as asked for, the same ones each time."""
+    torch.manual_seed(0)
+    decode, info = load("decode").make_decode(SHAPE | {"ctx": 32}, mode, compile=False)
+    ids = decode([3, 1, 4], 9)
+    assert len(ids) == 9
+    assert set(ids) <= set(range(V))
+    assert decode([3, 1, 4], 9) == ids
+    assert info["params"] == V * 24 + 32 * 24 + 2 * (12 * 24 * 24 + 13 * 24) + 2 * 24

@@ -5,10 +5,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from tiny_pretrained import MODELS, Source, ids, make
+from tiny_pretrained import MODELS, Source, V, ids, make
 from torch import Tensor
 
 from lit_llm.backbone import GPT
+from lit_llm.inference.generate import Reader
 from lit_llm.weights.families import FAMILIES, family_for, family_of
 
 every_model = pytest.mark.parametrize("name", MODELS)
@@ -53,6 +54,34 @@ def test_logits_in_bfloat16_are_near(models: Made, name: str) -> None:
     exact = model(ids()).logits
     ours = source.load(torch.bfloat16)(ids()).float()
     assert (ours - exact).std() < 0.1 * exact.std()
+
+
+@every_model
+@torch.no_grad()
+def test_cached_logits_are_uncached_ones(models: Made, name: str) -> None:
+    """N8: rows of 13, 2 and 6 ids, past and short of the windows (5), read on together far past them, as if alone."""
+    backbone, lengths = models[name][2], (13, 2, 6)
+    idx = torch.randint(V, (3, 13 + 9), generator=torch.Generator().manual_seed(2))
+    reader = Reader(backbone, 13 + 9)
+    steps = [reader.begin([row[:length].tolist() for row, length in zip(idx, lengths, strict=True)])]
+    for step in range(9):
+        new = torch.stack([row[length + step] for row, length in zip(idx, lengths, strict=True)])
+        steps.append(reader.read(new[:, None])[:, 0])
+    assert reader.cache is not None
+    for number, (row, length) in enumerate(zip(idx, lengths, strict=True)):
+        alone = backbone(row[None, : length + 9])[0, length - 1 :]
+        assert distance(torch.stack([step[number] for step in steps]), alone) < 1e-5
+
+
+@every_model
+@torch.no_grad()
+def test_the_last_token_changes_no_earlier_logit(models: Made, name: str) -> None:
+    backbone, changed = models[name][2], ids()
+    changed[:, -1] = (changed[:, -1] + 1) % V
+    before, after = backbone(ids()), backbone(changed)
+    # Experts multiply the tokens that come to them together, in sums of another order if there is one more of them.
+    assert distance(after[:, :-1], before[:, :-1]) < 1e-6
+    assert not torch.isclose(before[:, -1], after[:, -1]).all(-1).any()
 
 
 @every_model
