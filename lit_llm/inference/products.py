@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from lit_llm.backbone.attention_kernels import CPU_MULTIPLIES_BFLOAT16
 from lit_llm.backbone.layers import Embedding, Head
 
 DTYPES = ("fp32", "bf16", "int8")
+FEW_ROWS = 32  # up to which oneDNN multiplies fp32 faster than torch's own library of an x86 CPU, by up to twice
 RowProduct = Callable[[Tensor, Tensor], Tensor]  # (out, in) weights and (in,) to (out,)
 
 
@@ -36,19 +38,20 @@ def prepare(backbone: GPT, dtype: str = "fp32", compile: bool = False) -> GPT:
         backbone.bfloat16()
     if not on_cpu and dtype != "int8":
         return backbone
-    row_product = None
-    if on_cpu:
-        table = Product(backbone.embedding.tokens.weight, None, dtype)
-        row_product = fastest_row_product(table.weight, compile)
+    table = Product(backbone.embedding.tokens.weight, None, dtype)
+    table.row_product = row_product = fastest_row_product(table.weight, compile) if on_cpu else None
+    # The table first: what it was can then be freed before the next copy is made.
+    head: Any = backbone.head
+    is_plain = type(backbone.embedding) is Embedding and type(head) is Head  # others may use the table in their way
+    if is_plain:
+        backbone.embedding.tokens = Table(table)  # type: ignore[assignment]
     for module in list(backbone.modules()):
         for name, child in list(module.named_children()):
             if type(child) is nn.Linear:
                 setattr(module, name, Product(child.weight, child.bias, dtype, row_product))
-    if type(backbone.embedding) is Embedding and type(backbone.head) is Head:  # others may use the table in their way
-        table = Product(backbone.embedding.tokens.weight, None, dtype, row_product)
-        product = table if backbone.head.linear is None else backbone.head.linear
-        backbone.embedding.tokens = Table(table)  # type: ignore[assignment]
-        backbone.head = DecodingHead(product, backbone.head.softcap)
+    if is_plain:
+        product = table if head.linear is None else backbone.head.linear
+        backbone.head = DecodingHead(product, head.softcap)
     return backbone
 
 
@@ -73,8 +76,10 @@ class Product(nn.Module):
         if dtype == "bf16":
             weight = weight.bfloat16()
         elif dtype == "int8":
-            scale = (weight.float().abs().amax(dim=1) / 127).clamp(min=torch.finfo(torch.float32).tiny)  # (out,)
-            weight = (weight.float() / scale[:, None]).round_().to(torch.int8)
+            least, most = weight.aminmax(dim=1)
+            largest = torch.maximum(most, -least).float()  # (out,); unlike abs() without a copy of the weights
+            scale = (largest / 127).clamp(min=torch.finfo(torch.float32).tiny)
+            weight = (weight / scale[:, None]).round_().to(torch.int8)
         self.register_buffer("weight", weight)  # no parameter: those are compiled anew for each of their shapes
         self.register_buffer("scale", scale)
         self.register_buffer("bias", bias)
@@ -90,13 +95,22 @@ class Product(nn.Module):
 
 def multiply(x: Tensor, weight: Tensor, row_product: RowProduct | None = None) -> Tensor:
     """The product of x (..., in) and weight (out, in): the one place that picks a kernel, by device, dtype and rows."""
-    if row_product is not None and x.numel() == x.shape[-1]:
+    rows = x.numel() // x.shape[-1]
+    if row_product is not None and rows == 1:
         return row_product(weight, x.reshape(-1)).view(*x.shape[:-1], -1)
     if x.device.type == "cpu" and weight.dtype == torch.int8:
         return _by_int8(weight, x.reshape(-1, x.shape[-1])).view(*x.shape[:-1], -1)
     if weight.dtype == torch.bfloat16 and CPU_MULTIPLIES_BFLOAT16:
         return F.linear(x.bfloat16(), weight).to(x.dtype)
-    return F.linear(x, weight.to(x.dtype))
+    weight = weight.to(x.dtype)
+    if (
+        x.device.type == "cpu"
+        and rows <= FEW_ROWS
+        and x.dtype == torch.float32
+        and torch.backends.mkldnn.is_available()
+    ):
+        return _by_onednn(weight, x.reshape(rows, -1)).view(*x.shape[:-1], -1)
+    return F.linear(x, weight)
 
 
 def fastest_row_product(weight: Tensor, compile: bool = False) -> RowProduct:
@@ -131,8 +145,9 @@ def _by_torch(weight: Tensor, x: Tensor) -> Tensor:
 
 
 def _by_onednn(weight: Tensor, x: Tensor) -> Tensor:
-    """By all threads; torch's own product of one row in fp32 reads the weights by one alone on some CPUs."""
-    return torch.ops.mkldnn._linear_pointwise(x[None], weight, None, "none", [], "")[0]
+    """x: (in,) or (rows, in). On some CPUs torch's own product of one row in fp32 reads the weights by one thread."""
+    y = torch.ops.mkldnn._linear_pointwise(x.view(-1, x.shape[-1]), weight, None, "none", [], "")
+    return y.view(*x.shape[:-1], -1)
 
 
 def _by_int8(weight: Tensor, x: Tensor) -> Tensor:
