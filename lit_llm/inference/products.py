@@ -50,7 +50,7 @@ def prepare(backbone: GPT, dtype: str = "fp32", compile: bool = False) -> GPT:
             if type(child) is nn.Linear:
                 setattr(module, name, Product(child.weight, child.bias, dtype, row_product))
     if is_plain:
-        product = table if head.linear is None else backbone.head.linear
+        product = table if head.linear is None else head.linear  # a `Product` by now
         backbone.head = DecodingHead(product, head.softcap)
     return backbone
 
