@@ -1,5 +1,7 @@
 """GPT-2 (Radford et al., 2019) in Hugging Face's layout: linear layers stored as Conv1D, that is transposed."""
 
+from typing import Any
+
 from torch import nn
 
 from lit_llm.backbone import Block
@@ -8,19 +10,24 @@ from lit_llm.weights.families.family import Family
 from lit_llm.weights.families.names import Transposed
 from lit_llm.weights.families.rules import Activation, Key, Only
 
+# Layer norms, a plain MLP, and biases everywhere: of Phi's first models as well.
+BIASED_PARTS: dict[str, Any] = {
+    "norm": nn.LayerNorm,
+    "norm.elementwise_affine": True,
+    "norm.bias": True,
+    "attention": CausalSelfAttention,
+    "attention.qkv_bias": True,
+    "attention.out_bias": True,
+    "mlp": MLP,
+    "mlp.bias": True,
+}
+
 GPT2 = Family(
     model_type="gpt2",
     architecture="GPT2LMHeadModel",
     prefix="transformer.",
     fixed={
-        "norm": nn.LayerNorm,
-        "norm.elementwise_affine": True,
-        "norm.bias": True,
-        "attention": CausalSelfAttention,
-        "attention.qkv_bias": True,
-        "attention.out_bias": True,
-        "mlp": MLP,
-        "mlp.bias": True,
+        **BIASED_PARTS,
         "block": Block,
         "embedding": Embedding,
         "embedding.positions": True,

@@ -1,10 +1,9 @@
 """Phi-1, 1.5 and 2 (https://arxiv.org/abs/2309.05463): parallel blocks; Phi-3 and 4 (2404.14219): a Llama, fused."""
 
-from torch import nn
-
 from lit_llm.backbone.blocks import ParallelBlock
-from lit_llm.backbone.layers import MLP, CausalSelfAttention, Embedding, Head
+from lit_llm.backbone.layers import Embedding, Head
 from lit_llm.weights.families.family import Family
+from lit_llm.weights.families.gpt2 import BIASED_PARTS
 from lit_llm.weights.families.llama import LAYER, NAMES, PARTS, SIZES, heads
 from lit_llm.weights.families.rotation import Rotation
 from lit_llm.weights.families.rules import Activation, Key, Only
@@ -13,14 +12,7 @@ PHI = Family(
     model_type="phi",
     architecture="PhiForCausalLM",
     fixed={
-        "norm": nn.LayerNorm,
-        "norm.elementwise_affine": True,
-        "norm.bias": True,
-        "attention": CausalSelfAttention,
-        "attention.qkv_bias": True,
-        "attention.out_bias": True,
-        "mlp": MLP,
-        "mlp.bias": True,
+        **BIASED_PARTS,
         "block": ParallelBlock,
         "block.shared_norm": True,
         "embedding": Embedding,
