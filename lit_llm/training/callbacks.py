@@ -129,9 +129,10 @@ class SampleText(Callback):
         """Choose the prompts; one that cannot be continued fails here, not in the middle of the run."""
         data = trainer.datamodule
         prompts = data.sample_prompts() if self.prompts is None else self.prompts
+        model = TextModel(pl_module.backbone, data.tokenizer)
         self._chosen: dict[str, int] = {}  # tokens to add to each
         for prompt in prompts:
-            room = pl_module.backbone.block_size - len(data.tokenizer.encode(prompt))
+            room = pl_module.backbone.block_size - len(model.encode(prompt))
             if room < 1:
                 raise ValueError(f"the sample prompt {prompt!r} leaves the model no position to write to; shorten it")
             self._chosen[prompt] = min(self.max_new_tokens, room)

@@ -205,3 +205,13 @@ def test_own_prompts(config, capsys) -> None:
     new = model.complete("a\nb", Asked(3, Sampling(0.0)))
     assert text(folder, "samples/0")[2].replace("\n    ", "\n") == f"    a\nb|{new}"
     assert torch.is_grad_enabled()
+
+
+def test_a_sample_leaves_room_for_the_token_that_begins_a_text(config, capsys, monkeypatch) -> None:
+    """It is one position more than the prompt takes; without room for it the run would end at its first validation."""
+    from lit_llm.data.tokenizer import Bytes
+
+    monkeypatch.setattr(Bytes, "begin_of_text", 256)
+    sample = "{class_path: lit_llm.training.callbacks.SampleText, init_args: {prompts: [abc], max_new_tokens: 64}}"
+    args = ("--trainer.max_steps=2", "--trainer.val_check_interval=2", f"--trainer.callbacks+={sample}")
+    assert call(capsys, "fit", "-c", config, *args).code == 0
