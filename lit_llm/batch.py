@@ -20,3 +20,12 @@ class PackedBatch(NamedTuple):
     idx: Tensor  # (B, T)
     targets: Tensor  # (B, T)
     documents: Tensor  # (B, T), ids that change at each border
+
+
+class TextBatch(NamedTuple):
+    """Classification batch: whole texts, padded on the right."""
+
+    idx: Tensor  # (B, T)
+    targets: Tensor  # (B,) numbers of classes; IGNORE_INDEX where the class is not known
+    lengths: Tensor  # (B,) tokens of each text; what follows them in its row is padding
+    rows: Tensor  # (B,) the number of each text in its source, from 0

@@ -43,6 +43,11 @@ class TextDataModule(LightningDataModule):
         """Number of ids without a look at the text: what the tokenizer has or asks for. None: only the text tells."""
         return getattr(self._tokenizer, "vocab_size", None)
 
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the classes that texts belong to, in the order of their numbers; none if there are no classes."""
+        return []
+
     def tokenizer_state(self) -> dict[str, Any]:
         """What a checkpoint carries, so that it alone is enough to generate."""
         return to_state(self.tokenizer)
