@@ -18,7 +18,8 @@ from lit_llm.data.tokens import prepare
 
 def make_loader(path: str, batch_size: int, block_size: int) -> Iterator[tuple]:
     """An epoch of shuffled batches at stride 1: (B, T) ids and the (B, T) ids that follow them."""
-    from lit_llm.data.windows import TrainLoader, Windows
+    from lit_llm.data.loader import TrainLoader
+    from lit_llm.data.windows import Windows
 
     tokens = np.memmap(path, np.uint16, "r").view(np.ndarray)
     loader = TrainLoader(Windows(tokens, block_size, stride=1, vocab_size=8192), batch_size, seed=0)

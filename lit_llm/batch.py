@@ -29,3 +29,11 @@ class TextBatch(NamedTuple):
     targets: Tensor  # (B,) numbers of classes; IGNORE_INDEX where the class is not known
     lengths: Tensor  # (B,) tokens of each text; what follows them in its row is padding
     rows: Tensor  # (B,) the number of each text in its source, from 0
+
+
+class PreferenceBatch(NamedTuple):
+    """Two answers to each of B prompts, padded on the right: first the B chosen ones, then the B rejected ones."""
+
+    idx: Tensor  # (2B, T)
+    targets: Tensor  # (2B, T), IGNORE_INDEX but at the tokens of the answers
+    rows: Tensor  # (B,) the number of each pair, from 0

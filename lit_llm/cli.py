@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning import Trainer
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -19,22 +18,25 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from torch.optim.lr_scheduler import LambdaLR
 
 import lit_llm.data.bpe
-import lit_llm.data.pretraining  # noqa: F401 (their classes can then be named in short, --data.tokenizer Bytes)
-from lit_llm.config_files import check_config, named_files, secret_name, with_environment
+import lit_llm.data.pretraining
+import lit_llm.data.spam  # noqa: F401 (their classes can then be named in short, --data.tokenizer Bytes)
+from lit_llm.classes import refuse_mismatch
+from lit_llm.config_files import check_config, flat, named_files, secret_name, with_environment
 from lit_llm.data.base import TextDataModule
 from lit_llm.failures import failure
-from lit_llm.init_from import find, names_checkpoint, refuse_misfits, tokenizer_of_checkpoint
+from lit_llm.init_from import find, make_room, names_checkpoint, refuse_misfits, tokenizer_of_checkpoint
 from lit_llm.modules.base import BaseModule
-from lit_llm.run_config import SaveConfig, flat
+from lit_llm.results import scores_table, write_predictions
+from lit_llm.resume import refuse_foreign
+from lit_llm.run_config import SaveConfig
 from lit_llm.training.checkpoint_io import AsyncWholeFiles, CheckpointError, WholeFiles, sweep
 from lit_llm.training.checkpoints import LastCheckpoint
 from lit_llm.training.ranks import EndTogether, end_with_launcher, wait_for_ranks
 from lit_llm.usage import MAX_SEED, OneSentence, RunError, reason
-from lit_llm.weights.checkpoint import misfits, module_class, open_checkpoint
+from lit_llm.weights.checkpoint import open_checkpoint
 
 LINKED = ("vocab_size", "block_size")  # attributes of the data that the backbone is built with
 TURNED_OFF_BY = {"enable_progress_bar": ProgressBar, "enable_checkpointing": Checkpoint, "logger": LearningRateMonitor}
-TOKENIZER_NAMES = {"class_path", "name"}  # in its state; what is left decides about the ids
 WHOLE_FILES = {TorchCheckpointIO: WholeFiles, AsyncCheckpointIO: AsyncWholeFiles}  # for what can leave half a file
 HOW_NOT_WHAT = {"foreach", "fused", "capturable", "differentiable"}  # settings that change no optimizer's result
 
@@ -108,6 +110,9 @@ class CLI(LightningCLI):
         for name in LINKED if self.init_from is None else ():  # a pretrained backbone has its own sizes
             target = f"model.init_args.backbone.init_args.{name}"
             parser.link_arguments(f"data.{name}", target, apply_on="instantiate")
+        parser.link_arguments("data.class_names", "model.init_args.class_names", apply_on="instantiate")
+        told = "after fit, score the best checkpoint on the test data as well (the last one, if there is no best)"
+        parser.add_argument("--test_best", type=bool, default=False, help=told)
 
     def parse_arguments(self, parser: Any, args: Any) -> None:
         """Parse, with what a source to start from says of the model, and refuse a seed before it is used."""
@@ -146,6 +151,9 @@ class CLI(LightningCLI):
                 raise ValueError(
                     f"--model.backbone.{name} follows from the data; set what it follows from under --data"
                 )
+        if "model.class_names" in values:
+            raise ValueError("--model.class_names follows from the data; set what it follows from under --data")
+        refuse_mismatch(config.model.class_path, config.data.class_path)
         for name in ("log_every_n_steps", "accumulate_grad_batches"):
             if (number := values.get(f"trainer.{name}")) is not None and number < 1:
                 raise ValueError(f"--trainer.{name} {number} cannot be: it is at least 1")
@@ -174,9 +182,12 @@ class CLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Build what the config names; what refuses its settings tells why, whoever wrote it."""
+        config = self.config[self.command]
         try:
+            if self.init_from is not None and self.checkpoint is None:  # else it has that room
+                make_room(config)
             self._dump_config()  # before an object takes the place of a name
-            with tokenizer_of_checkpoint(self.config[self.command], self.checkpoint or {}):
+            with tokenizer_of_checkpoint(config, self.checkpoint or {}):
                 super().instantiate_classes()
         except ValueError as error:
             raise ValueError(str(reason(error))) from error
@@ -198,44 +209,26 @@ class CLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         """Refuse, before any text is read, an optimizer that cannot be made and a checkpoint that does not belong."""
-        lr_scheduler = self._try_optimizer() if self.command == "fit" else None
+        lr_scheduler = None
+        if self.command == "fit":
+            self.model.choose_what_trains()
+            self.model.stages.refuse_devices(self.trainer.num_devices * self.trainer.num_nodes)  # before they start
+            lr_scheduler = self._try_optimizer()
         if self.init_from is not None:
             refuse_misfits(self.model, self.datamodule)
         if self.checkpoint is None:
-            if (filled := self.model.start()) is not None and self.trainer.is_global_zero:
+            if (filled := self.model.start(self.datamodule.new_ids)) is not None and self.trainer.is_global_zero:
                 print(filled, file=sys.stderr)
             return
         path = self.config[self.command].ckpt_path
         self.model.has_started = True  # its source may be gone
-        self._refuse_foreign(path)
+        refuse_foreign(path, self.checkpoint, self.model, self.datamodule)
         if self.command == "fit":
             self._refuse_undone(path, lr_scheduler)
         self.config_init[self.command].ckpt_path = path
         self.checkpoint = None
         if self.trainer.is_global_zero:
             print(f"{self.command} with the checkpoint {path}", file=sys.stderr)
-
-    def _refuse_foreign(self, path: str) -> None:
-        """Refuse a checkpoint of another class, of other sizes, or of another tokenizer."""
-        assert self.checkpoint is not None
-        wrote, wanted = module_class(self.checkpoint), type(self.model)
-        if wrote is not None and wrote is not wanted:
-            raise ValueError(
-                f"'{path}' is a checkpoint of {wrote.__qualname__}, and the config names "
-                f"{wanted.__qualname__}; --ckpt_path only goes on with the run it came from"
-            )
-        if problems := misfits(self.model, self.checkpoint["state_dict"]):
-            raise ValueError(
-                f"the weights in '{path}' do not fit the model of the config ({problems}); "
-                "use the config.yaml that lies in the run folder of the checkpoint"
-            )
-        states = [self.checkpoint.get("tokenizer"), self.datamodule.tokenizer_state()]
-        old, new = ({k: v for k, v in (state or {}).items() if k not in TOKENIZER_NAMES} for state in states)
-        if states[0] is not None and old != new:
-            raise ValueError(
-                f"the tokenizer of '{path}' is not that of the data, whose ids mean something else; one for several "
-                "texts is made by lit-llm tokenizer train and named by --data.tokenizer TokenizerFile"
-            )
 
     def _try_optimizer(self) -> Any:
         """The schedule of an optimizer made to see whether it can be; finding out after tokenizing may take hours."""
@@ -256,7 +249,7 @@ class CLI(LightningCLI):
         saved, wanted = self.checkpoint["hyper_parameters"], self.config_dump["model"]["init_args"]
         if "optimizer" not in saved:  # a module made in Python does not say
             return
-        names = ["optimizer"]
+        names = ["optimizer", *({"layer_decay"} & saved.keys())]
         # The factors of a LambdaLR are no part of its state: there the config counts, and a run can be made longer.
         if not (saved.get("lr_scheduler") and isinstance(lr_scheduler, LambdaLR)):
             names.append("lr_scheduler")
@@ -280,17 +273,24 @@ class CLI(LightningCLI):
             raise RunError(f"{said}; {self._what_is_left()}") from error
 
     def _what_is_left(self) -> str:
-        saved = [each.saved for each in self.trainer.checkpoint_callbacks if isinstance(each, LastCheckpoint)]
-        path = next(filter(None, saved), self.config_init[self.command].get("ckpt_path"))
+        path = next(iter(self._saved()), self.config_init[self.command].get("ckpt_path"))
         found = path is not None and Path(path).exists()  # a thread may have failed to write it
         return f"the last checkpoint is '{path}'" if found else "no checkpoint had been written yet"
 
+    def _saved(self) -> list[Path]:
+        saved = (each.saved for each in self.trainer.checkpoint_callbacks if isinstance(each, LastCheckpoint))
+        return [path for path in saved if path is not None]
+
+    def after_fit(self) -> None:
+        """Score what the training has led to on the test data, if asked for, into the same run folder."""
+        if not self.config_init[self.command].test_best or self.trainer.fast_dev_run or self.trainer.interrupted:  # type: ignore[attr-defined]
+            return
+        best = [getattr(each, "best_model_path", None) for each in self.trainer.checkpoint_callbacks]
+        path = next(filter(None, (*best, *map(str, self._saved()))), None)  # none: the weights as they are
+        (values,) = self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=path, verbose=False)
+        if self.trainer.is_global_zero:
+            print(scores_table(path, values))
+
     def predict(self, **kwargs: Any) -> None:
-        """Write the predictions, a list with one tensor a batch, into the run folder; each process its own."""
-        predictions = self.trainer.predict(**kwargs)
-        folder = self.trainer.log_dir  # asked for by every process: the first one tells the others
-        if predictions and folder:
-            rank = f"_{self.trainer.global_rank}" if self.trainer.world_size > 1 else ""
-            path = Path(folder) / f"predictions{rank}.pt"
-            torch.save(predictions, path)
-            print(f"wrote {path}", file=sys.stderr)
+        """Write the predictions into the run folder."""
+        write_predictions(self.trainer, self.trainer.predict(**kwargs) or [], self.datamodule)

@@ -133,3 +133,15 @@ def _check_nodes(node: yaml.Node, path: Path, seen: set[int]) -> Iterator[str]:
             keys.add(key.value)
     for child in _children(node):
         yield from _check_nodes(child, path, seen)
+
+
+def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """What is set below a nested mapping, each value with the dotted name of its option; plain lists stay whole."""
+    if isinstance(value, list) and any(isinstance(inner, dict | list) for inner in value):
+        value = dict(enumerate(value))
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            own = key in ("init_args", "class_path")  # levels of the file that the command line leaves out
+            yield from flat(inner, name if own else f"{name}.{key}" if name else str(key))
+    elif value is not None:
+        yield name, value

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from jsonargparse import ArgumentParser, Namespace
 
 from lit_llm.config_files import SUFFIXES
 from lit_llm.data.base import TextDataModule
-from lit_llm.data.tokenizer import from_state
+from lit_llm.data.new_tokens import with_new_tokens
+from lit_llm.data.tokenizer import Tokenizer, from_state
 from lit_llm.modules.base import BaseModule
 from lit_llm.weights.build import complete
 from lit_llm.weights.open import open_source
@@ -132,6 +134,27 @@ def tokenizer_of_checkpoint(config: Any, checkpoint: dict[str, Any]) -> Iterator
         yield
     finally:
         settings.tokenizer = said
+
+
+def make_room(config: Any) -> None:
+    """Let the backbone of a source have rows for the tokens that its tokenizer is to be given (--data.new_tokens).
+
+    Args:
+        config: That of the command. Its backbone's vocab_size becomes as large as it has to be.
+
+    Raises:
+        ValueError: If the tokens cannot be added.
+    """
+    settings = config.data.init_args
+    names, said = settings.get("new_tokens"), settings.get("tokenizer")
+    if not names or said is None:
+        return
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--tokenizer", type=Tokenizer)
+    tokenizer = parser.instantiate_classes(Namespace(tokenizer=said)).tokenizer
+    sizes = config.model.init_args.backbone.init_args
+    if tokenizer.is_fitted:
+        sizes.vocab_size = max(sizes.vocab_size, with_new_tokens(tokenizer, names)[0].vocab_size)
 
 
 def refuse_misfits(model: BaseModule, data: TextDataModule) -> None:

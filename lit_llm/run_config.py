@@ -1,13 +1,17 @@
 """The configuration of a run, where it is written: into the run folder, and into TensorBoard."""
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import yaml
 from lightning import LightningModule, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
+
+from lit_llm.config_files import flat
+
+# Of every task, for the HParams page shows the metrics that the first of all runs names.
+SCORES = ("loss", "perplexity", "bits_per_byte", "accuracy", "macro_f1", "reward_accuracy")
+METRICS = (*(f"{split}/{score}" for split in ("test", "val") for score in SCORES), "tokens")
 
 
 class SaveConfig(SaveConfigCallback):
@@ -31,19 +35,8 @@ class SaveConfig(SaveConfigCallback):
         parameters = {
             key: value if isinstance(value, bool | int | float) else str(value) for key, value in values.items()
         }
+        # Here, before devices divide the network among themselves.
+        parameters["parameters"] = sum(parameter.numel() for parameter in pl_module.parameters())
         # By the names of the scalars: the HParams page shows their latest values, of a killed run as well.
-        metrics = dict.fromkeys(("val/loss", "val/perplexity", "val/bits_per_byte", "tokens"), 0.0)
-        for summary in hparams(parameters, metrics):
+        for summary in hparams(parameters, dict.fromkeys(METRICS, 0.0)):
             trainer.logger.experiment.file_writer.add_summary(summary)
-
-
-def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """What is set below a nested mapping, each value with the dotted name of its option; plain lists stay whole."""
-    if isinstance(value, list) and any(isinstance(inner, dict | list) for inner in value):
-        value = dict(enumerate(value))
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            own = key in ("init_args", "class_path")  # levels of the file that the command line leaves out
-            yield from flat(inner, name if own else f"{name}.{key}" if name else str(key))
-    elif value is not None:
-        yield name, value

@@ -140,13 +140,15 @@ def _field(cls: Any, name: str) -> Any:
 
 def _parameters(cls: Any) -> list[str]:
     """Arguments of a class, and of its base if it hands on what it does not know."""
-    parameters: list[inspect.Parameter] = []
+    names: dict[str, None] = {}
     for base in getattr(cls, "__mro__", ()):
+        own: list[inspect.Parameter] = []
         with suppress(ValueError, TypeError):  # some built-in classes have no signature
-            parameters += inspect.signature(base).parameters.values()
-        if not any(p.kind == p.VAR_KEYWORD for p in parameters):
+            own = list(inspect.signature(base).parameters.values())
+        names |= dict.fromkeys(p.name for p in own if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD))
+        if not any(p.kind == p.VAR_KEYWORD for p in own):
             break
-    return [p.name for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    return list(names)
 
 
 def _classes() -> Iterator[tuple[str, type]]:

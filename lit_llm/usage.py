@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 import jsonargparse
 
 from lit_llm.sentences import sentence
+from lit_llm.terminal import visible
 
 MAX_SEED = 2**32 - 1  # numpy's
 
@@ -42,7 +43,7 @@ def fail(prog: str, message: str, error: BaseException | None = None, code: int 
     """Print one line and exit; with LIT_LLM_DEBUG=1, say where it was found."""
     if error is not None and os.environ.get("LIT_LLM_DEBUG"):
         traceback.print_exception(error)
-    print(f"{prog}: error: {' '.join(message.splitlines())}", file=sys.stderr)
+    print(f"{prog}: error: {visible(' '.join(message.splitlines()))}", file=sys.stderr)
     sys.exit(code)
 
 
@@ -81,7 +82,7 @@ def guarded(prog: str, command: Callable[[], int]) -> int:
         fail(prog, str(error), error, code=1)
     except ValueError as error:
         refusal = reason(error)
-        if not _raised_here(refusal):
+        if not raised_here(refusal):
             raise
         fail(prog, str(refusal), error)
 
@@ -91,10 +92,11 @@ def reason(error: BaseException) -> BaseException:
     chain = [error]
     while isinstance(chain[-1].__cause__, ValueError):
         chain.append(chain[-1].__cause__)
-    return next((link for link in chain if _raised_here(link)), chain[-1])
+    return next((link for link in chain if raised_here(link)), chain[-1])
 
 
-def _raised_here(error: BaseException) -> bool:
+def raised_here(error: BaseException) -> bool:
+    """Whether an error was raised by a line of ours, or of Lightning: on purpose, then."""
     frames = list(traceback.walk_tb(error.__traceback__))
     return bool(frames) and frames[-1][0].f_globals.get("__name__", "").startswith(("lit_llm.", "lightning."))
 

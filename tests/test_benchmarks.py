@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from lit_llm import GPT
+
 B, T, V = 3, 7, 29
 SHAPE = {"L": 2, "H": 4, "C": 24, "T": T, "B": B, "V": V}
 
@@ -61,3 +63,26 @@ def test_decoding(mode: str) -> None:
     assert set(ids) <= set(range(V))
     assert decode([3, 1, 4], 9) == ids
     assert info["params"] == V * 24 + 32 * 24 + 2 * (12 * 24 * 24 + 13 * 24) + 2 * 24
+
+
+@pytest.mark.parametrize("begin", [None, 28])
+@pytest.mark.parametrize("count", [2, 8, 15, 23])
+def test_windows_predict_every_token_once(begin: int | None, count: int) -> None:
+    """From those before it; the very first one only where something comes before it."""
+    ids = list(range(count))
+    parts = load("quality").windows(ids, 7, begin)
+    assert [i for part in parts for i in part[0, 1:].tolist()] == ids[begin is None :]
+    assert all((part.shape[1] <= 8 and part[0, 0] == begin) or begin is None for part in parts)
+
+
+@torch.no_grad()
+def test_perplexity_is_that_of_all_tokens() -> None:
+    """The exponential of the mean loss, however the windows are cut."""
+    torch.manual_seed(0)
+    backbone = GPT(V, 7, 1, 4, 24).eval()
+    ids = torch.randint(V, (17,)).tolist()
+    parts = load("quality").windows(ids, 7, None)
+    found, count = load("quality").perplexity(backbone, parts)
+    losses = [-backbone(part[:, :-1])[0].log_softmax(-1)[range(part.shape[1] - 1), part[0, 1:]] for part in parts]
+    assert count == 16
+    assert found == pytest.approx(float(torch.cat(losses).mean().exp()), rel=1e-5)

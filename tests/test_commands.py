@@ -98,8 +98,9 @@ def arguments(cls: Any) -> Iterator[str]:
     """Meanings of the arguments, from the docstring of a class."""
     part = re.search(r"Args:\n(.*?)(\n\n|\Z)", inspect.cleandoc(cls.__doc__), re.S)
     assert part is not None
-    for argument in re.split(r"\n    (?=\w+: )", f"\n{part[1]}")[1:]:
-        yield words(argument.partition(": ")[2]).strip()
+    for argument in re.split(r"\n    (?=[*\w]+: )", f"\n{part[1]}")[1:]:
+        if not argument.startswith("**"):  # those of the base class
+            yield words(argument.partition(": ")[2]).strip()
 
 
 def named_in_the_readme() -> set[str]:
@@ -118,8 +119,13 @@ def test_help_of_each_command(command, capsys) -> None:
     assert result.out.startswith(f"usage: lit-llm {command}")
     options = {
         "bench": "optimizer steps to time",
+        "data": "what the model is really trained on",
         "plan": "share of the peak that the run will reach",
+        "compare": "a row, a run folder, or a baseline beside the runs",
+        "sweep": "file of variants (named, with options and overlays) and axes",
         "generate": "0 is greedy, 1 samples as trained",
+        "classify": "texts that are read and answered at once",
+        "chat": "what the assistant is told before the conversation",
         "export": "whether a model in the folder is replaced",
         "tokenizer": "ids in all, special tokens included",
         "fit": "Path to a configuration file in json or yaml format",

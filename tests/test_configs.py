@@ -20,9 +20,11 @@ CHANGES = [("-c", path) for path in ON_ONE] + [("--model.backbone", path) for pa
 
 
 def test_all_files_are_found() -> None:
-    assert [path.name for path in TASKS] == ["callbacks.yaml", "pretrain.yaml"]
-    assert (len(ON_ONE), len(SEVERAL_DEVICES), len(BACKBONES)) == (4, 4, 8)
-    assert len(list(CONFIGS.rglob("*"))) == 2 + 2 + 4 + 4 + 8  # with the two folders
+    lists = ["callbacks", "callbacks_classification", "callbacks_instruction", "callbacks_preference"]
+    names = [*lists, "classify_spam", "instruct_alpaca", "preference_dpo", "pretrain"]
+    assert [path.stem for path in TASKS] == names
+    assert (len(ON_ONE), len(SEVERAL_DEVICES), len(BACKBONES)) == (5, 4, 8)
+    assert len(list(CONFIGS.rglob("*"))) == 8 + 2 + 5 + 4 + 8  # with the two folders
 
 
 @pytest.mark.parametrize("backbone", BACKBONES, ids=[path.stem for path in BACKBONES])
@@ -59,6 +61,28 @@ def test_runs_two_steps_and_reloads(change: tuple, tmp_path, capsys) -> None:
     backbone = checkpoint_source(path, read_checkpoint(path)).backbone()
     module = LanguageModeling.load_from_checkpoint(path, map_location="cpu").eval()
     idx = torch.arange(14).view(2, 7)
+    tolerance = (
+        1e-5 if any("lora_" in name for name in module.state_dict()) else 0.0
+    )  # adapters are merged by one of the ways
     with torch.no_grad():
-        assert torch.equal(module.backbone(idx), backbone(idx))
+        torch.testing.assert_close(module.backbone(idx), backbone(idx), rtol=0, atol=tolerance)
         assert backbone(idx).isfinite().all()
+
+
+def test_a_classifier_runs_and_reloads(tmp_path, capsys) -> None:
+    """Two steps on the sample that comes along, with all callbacks and the test at the end."""
+    own = (
+        "--data.source=sample",
+        "--data.block_size=19",
+        "--data.batch_size=3",
+        "--trainer.max_steps=2",
+        "--trainer.val_check_interval=2",
+        "--trainer.accelerator=cpu",
+        f"--trainer.logger.save_dir={tmp_path / 'logs'}",
+    )
+    result = call(capsys, "fit", "-c", CONFIGS / "classify_spam.yaml", *own)
+    assert result.code == 0, result.err
+    (run,) = run_folders(tmp_path, "classify_spam")
+    assert {path.name for path in run.glob("*.csv")} >= {"test_items.csv", "test_items.majority.csv"}
+    said = call(capsys, "classify", "--checkpoint", run, "win a prize now", "home at six")
+    assert [line.split("\t")[0] in ("ham", "spam") for line in said.out.splitlines()] == [True, True]

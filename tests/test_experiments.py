@@ -1,10 +1,12 @@
 """The experiments' configs and parts work as their READMEs say."""
 
+import shlex
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
+from tiny_gpt2 import write_gpt2
 
 from lit_llm.__main__ import main
 from lit_llm.modules import LanguageModeling
@@ -40,7 +42,10 @@ SWAPS = {
         "0.25",
     ],
 }
-E0001 = sorted(path.stem for path in (ROOT / "experiments/e0001_tiny_shakespeare").glob("*.yaml"))
+GRIDS = {"e0004_which_layers": "classify_spam"}
+E0001 = sorted(
+    path.stem for path in (ROOT / "experiments/e0001_tiny_shakespeare").glob("*.yaml") if path.stem != "grid"
+)
 
 
 @pytest.mark.parametrize("part", SWAPS)
@@ -100,3 +105,21 @@ def test_overlays_keep_the_size(overlay: str, tmp_path: Path, monkeypatch: pytes
     path = tmp_path / "tiny_shakespeare/version_0/checkpoints/last.ckpt"
     size = sum(w.numel() for w in torch.load(path, weights_only=True)["state_dict"].values())
     assert size == pytest.approx(810_000, rel=0.05)
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_every_variant_of_a_grid_can_be_run(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As the README of the experiment starts it, from a model of somebody else: each option is one of the task."""
+    monkeypatch.chdir(ROOT)
+    folder = f"experiments/{name}"
+    config = ["-c", f"configs/{GRIDS[name]}.yaml", "-c", f"{folder}/config.yaml"]
+    start = ["--model.init_from", str(write_gpt2(tmp_path / "gpt2"))]
+    assert main(["sweep", *config, "--grid", f"{folder}/grid.yaml", *start, "--print_jobs", "true"]) == 0
+    jobs = capsys.readouterr().out.splitlines()
+    assert len(jobs) == len(yaml.safe_load((ROOT / folder / "grid.yaml").read_text())["variants"])
+    for job in jobs:
+        with pytest.raises(SystemExit) as stop:
+            main([*shlex.split(job)[1:], "--print_config"])
+        assert stop.value.code == 0, capsys.readouterr().err

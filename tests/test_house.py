@@ -19,13 +19,18 @@ OWN_TREE = ("lit_llm", "configs", "experiments", "benchmarks", "tests", ".ci")
 
 # What a part of the package may import of the package; the longest name that fits a module counts. Nothing beyond:
 # a new room says here whom it knows.
-PLAIN = {"lit_llm.usage", "lit_llm.sentences", "lit_llm.config_files"}  # for every command, so they load nothing heavy
-SERVING_MODULES = {f"lit_llm.training.{name}" for name in ("optim", "losses", "parallel", "tensor_parallel")}
+# For every command, so they load nothing heavy.
+PLAIN = {f"lit_llm.{name}" for name in ("usage", "sentences", "config_files", "tables", "terminal")}
+SERVING = ("optim", "losses", "parallel", "preference_losses", "tensor_parallel", "trainable")
+SERVING_MODULES = {f"lit_llm.training.{name}" for name in SERVING}
 MAY_IMPORT: dict[str, set[str]] = {
     "lit_llm": {"lit_llm.backbone"},  # for `from lit_llm import GPT`, on first use
     "lit_llm.__main__": {"lit_llm"},
     "lit_llm.cli": {"lit_llm"},
-    "lit_llm.run_config": set(),
+    "lit_llm.run_config": PLAIN,
+    "lit_llm.classes": {"lit_llm.data", "lit_llm.modules"},
+    "lit_llm.results": {"lit_llm.training.items"},
+    "lit_llm.resume": {"lit_llm.classes", "lit_llm.data", "lit_llm.modules", "lit_llm.weights"},
     "lit_llm.failures": {"lit_llm.training"},
     **dict.fromkeys(PLAIN, PLAIN),
     "lit_llm.batch": set(),
@@ -38,12 +43,27 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lit_llm.data.pretrained": {"lit_llm.data", "lit_llm.weights"},  # a tokenizer lies where its model is
     "lit_llm.modules": {"lit_llm.modules", "lit_llm.backbone", "lit_llm.weights", "lit_llm.batch", *SERVING_MODULES},
     "lit_llm.inference": {"lit_llm.inference", "lit_llm.backbone", "lit_llm.weights", "lit_llm.data", *PLAIN},
+    # A trained classifier is a module, not only a backbone.
+    "lit_llm.inference.classify": {"lit_llm.modules", "lit_llm.batch", "lit_llm.weights", "lit_llm.data", *PLAIN},
+    "lit_llm.evaluation.baselines": {  # scored as the model is
+        "lit_llm.modules.classification_metrics",
+        "lit_llm.training",
+        "lit_llm.batch",
+    },
     "lit_llm.training": {f"lit_llm.{room}" for room in ("training", "backbone", "weights", "data", "inference")},
     "lit_llm.training.optim": set(),
     "lit_llm.training.losses": {"lit_llm.batch"},
-    "lit_llm.costs": {"lit_llm.costs", "lit_llm.cli", "lit_llm.batch", *PLAIN},  # above the command line: it runs a fit
+    "lit_llm.evaluation": {
+        f"lit_llm.{room}" for room in ("evaluation", "backbone", "weights", "data", "inference", "batch")
+    }
+    | PLAIN,
+    # Above the command line: they take the config of a fit.
+    "lit_llm.cli_command": {"lit_llm.cli"},
+    "lit_llm.costs": {"lit_llm.costs", "lit_llm.cli", "lit_llm.cli_command", "lit_llm.batch", *PLAIN},
+    "lit_llm.show": {f"lit_llm.{name}" for name in ("show", "cli", "cli_command", "batch", "data")} | PLAIN,
     "lit_llm.training.parallel": {"lit_llm.training.optim", "lit_llm.training.tensor_parallel"},
     "lit_llm.training.tensor_parallel": {"lit_llm.backbone"},
+    "lit_llm.training.trainable": {"lit_llm.backbone", "lit_llm.tables"},
 }
 TORCH_ALONE = ("lit_llm.backbone", "lit_llm.batch", *SERVING_MODULES)
 
@@ -92,6 +112,8 @@ def test_data_and_modules_meet_in_the_batch() -> None:
         ("lit_llm.usage", ["torch", "lightning", "numpy", "datasets"]),
         ("lit_llm.backbone", ["lightning", "datasets", "jsonargparse"]),
         ("lit_llm.inference.text", ["lightning", "datasets"]),
+        ("lit_llm.evaluation.compare", ["torch", "lightning", "datasets", "numpy", "matplotlib"]),
+        ("lit_llm.evaluation.sweep", ["torch", "lightning", "datasets", "numpy", "matplotlib"]),
     ],
 )
 def test_what_need_not_be_loaded_is_not(module: str, heavy: list[str]) -> None:

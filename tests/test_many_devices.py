@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from cli_runs import ROOT, events, losses, run_folders, same, spawn, weights, write_tiny
-from two_ranks import CLIP, FOUR, LEG_STEPS, LEGS, RUNS, STRATEGIES, free_port
+from two_ranks import CLIP, FOUR, FROZEN, LEG_STEPS, LEGS, RUNS, STRATEGIES, free_port
 
 from lit_llm.__main__ import main
 from lit_llm.weights.checkpoint import read_checkpoint
@@ -57,7 +57,29 @@ def test_no_window_is_read_twice(results) -> None:
 def test_muon_on_sharded_matrices(results) -> None:
     """It orthogonalizes whole ones; of a piece of each it says that it cannot."""
     assert results["muon fsdp"]["train"] == pytest.approx(results["muon one"]["train"], abs=CLOSE)
-    assert "MuonAdamW may look at whole matrices" in results["refused"]
+    assert "MuonAdamW may look at whole matrices" in results["refused muon"]
+
+
+@pytest.mark.parametrize("name", FROZEN)
+def test_what_does_not_train_is_the_same_on_all(results, name) -> None:
+    """Gradients of the last block or of adapters alone are those of one process."""
+    one, two = results[f"{name.rpartition(' ')[0]} one"], results[name]
+    for curve in ("train", "norm", "val"):
+        assert two[curve] == pytest.approx(one[curve], abs=CLOSE)
+    assert one["train"][0] != pytest.approx(one["train"][-1], abs=100 * CLOSE)
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_a_classifier_waits_for_no_gradient_of_the_head_of_the_vocabulary(results, strategy) -> None:
+    """It is there, of its own, and not used: DDP would end with an error of unused parameters."""
+    assert results[f"classifier {strategy}"] == pytest.approx(results["classifier one"], abs=CLOSE)
+
+
+def test_what_several_devices_cannot_train_is_refused(results) -> None:
+    """A schedule, and adapters under tensor parallelism."""
+    assert results["refused schedule"].endswith("let the same train all the time, or say --trainer.devices 1")
+    said = "tensor parallelism cannot share the adapter of 'blocks.0.attention.qkv'"
+    assert results["refused adapters"].startswith(said)
 
 
 def test_a_run_goes_on_by_another_strategy(results, folder) -> None:
@@ -94,7 +116,7 @@ def test_ddp_by_the_command_line(tmp_path) -> None:
     assert len({path.name.split(".")[-2] for path in run.glob("events.*")}) == 1  # process that writes
     assert sorted(losses(run)) == [0, 1, 2, 3]
     (state,) = weights(run)["loops"]["fit_loop"]["state_dict"]["combined_loader"]
-    assert state["windows"] == 4 * 2 * 3
+    assert state["rows"] == 4 * 2 * 3
 
 
 @pytest.mark.slow

@@ -74,10 +74,11 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def make(name: str) -> Any:
+def make(name: str, **changed: Any) -> Any:
     """A model of transformers in fp32, every parameter random: norms around one, biases not zero."""
     torch.manual_seed(0)
     kind, values = MODELS[name]
+    values = values | changed
     config = getattr(transformers, f"{kind}Config")(**values, **TOKENS)
     head = "ForCausalLM" if kind != "GPT2" else "LMHeadModel"
     model = getattr(transformers, kind.removesuffix("Text") + head)._from_config(config, attn_implementation="eager")

@@ -18,9 +18,12 @@ import torch
 import torch.distributed as dist
 from cli_runs import ROOT, write_text
 from python_runs import B, Call, tiny_backbone, tiny_data, tiny_module, trainer
+from text_runs import BLOCK, TinyTexts, tiny_classification
+from torch.utils.data import DataLoader
 
 from lit_llm.__main__ import main
 from lit_llm.backbone.layers import CausalSelfAttention, GatedMLP, Head
+from lit_llm.backbone.lora import LoRA
 from lit_llm.backbone.rotary import Rotary
 from lit_llm.training.callbacks import SampleText, Throughput
 from lit_llm.training.checkpoints import LastCheckpoint
@@ -58,6 +61,18 @@ RUNS: dict[str, dict[str, Any]] = {
     "accumulated": {"trainer": {"accumulate_grad_batches": 2}, "max_steps": 4},
 }
 MUON = {"optimizer": "muon", "max_steps": 4}
+ADAPTERS = {"module": {"lora": LoRA(rank=3, targets=["*"], dora=True)}, "max_steps": 4}
+FROZEN: dict[str, dict[str, Any]] = {  # runs in which not all trains, and by what
+    "last block ddp": {"backbone": "gpt2", "module": {"trainable": "last_1_blocks"}, "max_steps": 4},
+    "adapters ddp": ADAPTERS,
+}
+FROZEN |= {name.replace("ddp", "fsdp"): settings for name, settings in FROZEN.items()}
+FROZEN["last block tensor_parallel"] = FROZEN["last block ddp"]
+REFUSED: dict[str, tuple[str, dict[str, Any]]] = {
+    "muon": ("tensor_parallel", MUON),
+    "adapters": ("tensor_parallel", ADAPTERS),
+    "schedule": ("ddp", {"module": {"trainable": {0: "head", 2: "all"}}, "max_steps": 4}),
+}
 
 
 def fit(
@@ -117,10 +132,31 @@ def leg(folder: Path, number: int) -> dict[str, list]:
     return fit(folder, LEGS[number], trainer=own, **end, **ckpt_path)
 
 
-def refused(folder: Path) -> str:
-    """What tensor parallelism says to Muon, which wants whole matrices."""
+class SharedTexts(TinyTexts):
+    """The first four batches, those of each rank in turn."""
+
+    def train_dataloader(self) -> DataLoader:
+        run = self.trainer
+        return DataLoader(list(self.batches("train"))[:4][run.global_rank :: run.world_size], batch_size=None)
+
+
+def classify(strategy: str) -> list[float]:
+    """Norms of the gradients of two steps, of two batches each; the head of the vocabulary is there and not used."""
+    norms: list[float] = []
+    note = Call("on_before_optimizer_step", lambda run, module, _: norms.append(float(module.gradient_norm())))
+    made: dict[str, Any] = {"accumulate_grad_batches": 2}
+    if strategy in STRATEGIES:
+        made = {"devices": 2, "strategy": STRATEGIES[strategy](), "use_distributed_sampler": False}
+    untied = tiny_backbone(n_layer=2, block_size=BLOCK, head=partial(Head, tied=False))
+    module = tiny_classification(backbone=untied, optimizer=OPTIMIZERS["adamw"])
+    trainer(max_steps=2, limit_val_batches=0, callbacks=[note], **made).fit(module, SharedTexts())
+    return norms
+
+
+def refused(folder: Path, strategy: str, settings: dict[str, Any]) -> str:
+    """What is said to a run that cannot be."""
     try:
-        fit(folder, "tensor_parallel", **MUON)
+        fit(folder, strategy, **settings)
     except ValueError as error:
         return str(error)
     return ""
@@ -146,7 +182,10 @@ def overlay(folder: Path, name: str, *options: str) -> int:
 def comparisons(folder: Path) -> dict[str, Callable[[], Any]]:
     """Runs to compare with those of one process, and one that goes on three times."""
     made = {f"{run} {s}": partial(fit, folder, s, **settings) for run, settings in RUNS.items() for s in STRATEGIES}
-    made |= {"muon fsdp": partial(fit, folder, "fsdp", **MUON), "refused": partial(refused, folder)}
+    made |= {name: partial(fit, folder, name.rpartition(" ")[2], **settings) for name, settings in FROZEN.items()}
+    made |= {f"classifier {s}": partial(classify, s) for s in ("ddp", "fsdp")}
+    made |= {f"refused {name}": partial(refused, folder, *run) for name, run in REFUSED.items()}
+    made["muon fsdp"] = partial(fit, folder, "fsdp", **MUON)
     return made | {f"leg {number}": partial(leg, folder, number) for number in range(3)}
 
 
@@ -218,6 +257,10 @@ def compare(folder: Path) -> dict[str, Any]:
     """All runs on two ranks, and on one before and after them."""
     results: dict[str, Any] = {f"{name} one": fit(folder, "one", **RUNS[name]) for name in RUNS}
     results["muon one"] = fit(folder, "one", **MUON)
+    results |= {
+        f"{name.rpartition(' ')[0]} one": fit(folder, "one", **run) for name, run in FROZEN.items() if " ddp" in name
+    }
+    results["classifier one"] = classify("one")
     results |= on_ranks(comparisons(folder))
     return results | {"leg 3": leg(folder, 3)}
 

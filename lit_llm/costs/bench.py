@@ -15,10 +15,11 @@ from lightning import Trainer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from lit_llm import cli
-from lit_llm.costs.command_line import CostsCLI, count, table
+from lit_llm.cli_command import OtherCommand
 from lit_llm.costs.device import device_name, measured_peak, product_dtype
 from lit_llm.costs.split import NAMES, SplitProfiler
 from lit_llm.costs.timer import StepTimer
+from lit_llm.tables import count, table
 from lit_llm.usage import RunError
 
 
@@ -28,7 +29,7 @@ def run(args: list[str]) -> int:
         return cli.run(["fit", *args[1:]], partial(BenchCLI, folder=folder))
 
 
-class BenchCLI(CostsCLI):
+class BenchCLI(OtherCommand):
     """Runs a fit for a few steps and times it, with its own callbacks and loggers, but in a temporary folder.
 
     It neither validates nor writes checkpoints: those belong to a run, not to a step.
@@ -43,6 +44,7 @@ class BenchCLI(CostsCLI):
         "Time the training of a config: tokens a second, utilization of the measured peak of this machine, memory, and "
         "where the time of a step goes. Nothing is left in the logs. All options of fit are known."
     )
+    no_checkpoint = "a step costs the same wherever a run stands"
 
     def __init__(self, args: list[str], folder: str) -> None:
         self.folder = folder

@@ -1,9 +1,7 @@
 """lit-llm plan."""
 
 import json
-import logging
 import os
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +11,11 @@ from torch.optim import Optimizer
 
 from lit_llm import cli
 from lit_llm.batch import Batch, PackedBatch
-from lit_llm.costs.command_line import CostsCLI, count, table
+from lit_llm.cli_command import OtherCommand, silent_trainer
 from lit_llm.costs.device import DEVICES, measured_peak, process_memory, product_dtype
 from lit_llm.costs.layout import Layout, layout
 from lit_llm.costs.simulation import make_fake, step_memory
+from lit_llm.tables import count, table
 
 TOKENS_PER_PARAMETER = 20  # Hoffmann et al., 2022 (https://arxiv.org/abs/2203.15556), table 3
 # Of what a step allocates and frees, the part that glibc's heap holds beyond it, in blocks of sizes that do not fit.
@@ -30,7 +29,7 @@ def run(args: list[str]) -> int:
     return cli.run(["fit", *args[1:]], PlanCLI)
 
 
-class PlanCLI(CostsCLI):
+class PlanCLI(OtherCommand):
     """Builds what a config names out of fake tensors, takes one step with them, and does the sums.
 
     Args:
@@ -42,6 +41,7 @@ class PlanCLI(CostsCLI):
         "What the training of a config will need: parameters, operations, memory of each device, tokens and hours. "
         "Reads no text and allocates no weights. All options of fit are known."
     )
+    no_checkpoint = "a step costs the same wherever a run stands"
 
     def add_arguments_to_parser(self, parser: Any) -> None:
         """Link the backbone to what is known of the data without reading it; add what is asked for beside."""
@@ -85,7 +85,7 @@ class PlanCLI(CostsCLI):
 
         self.device, self.layout = self._device(), self._layout()
         settings = self.options.trainer
-        self.silent = _silent_trainer(str(settings.precision or "32-true"), settings.accumulate_grad_batches)
+        self.silent = silent_trainer(str(settings.precision or "32-true"), settings.accumulate_grad_batches)
         self.settings = settings.clone()
         for name in ("callbacks", "plugins", "profiler"):
             settings[name] = None
@@ -133,6 +133,8 @@ class PlanCLI(CostsCLI):
 
     def _optimizer(self) -> Optimizer:
         made = self.model.configure_optimizers()
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(name in self.model.stages.ever)  # the stages of a schedule together
         optimizer: Optimizer = made["optimizer"] if isinstance(made, dict) else made
         for group in optimizer.param_groups if self.device != "cpu" else ():
             if group.get("foreach", False) is None and not group.get("fused"):
@@ -194,22 +196,6 @@ class PlanCLI(CostsCLI):
         dtype = product_dtype(str(self.settings.precision or "32-true"))
         peak = measured_peak(torch.device("cpu"), dtype) if self.device == "cpu" else DEVICES[self.device].peak(dtype)
         return options.utilization * peak * devices, f"{options.utilization:.1%} of {peak / 1e12:.3g} TFLOP/s"
-
-
-def _silent_trainer(precision: str, batches: int) -> Trainer:
-    """A Trainer that trains nothing: what a module asks for its settings, and what knows about precision."""
-    logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that a GPU is not used, that fp16 is bf16 on a CPU: of equal size
-            names = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
-            settings: dict[str, Any] = {"precision": precision, "accumulate_grad_batches": batches}
-            settings |= dict.fromkeys(names, False)
-            return Trainer(accelerator="cpu", devices=1, **settings)
-    finally:
-        logger.setLevel(level)
 
 
 def _measured(path: str) -> tuple[float, float]:

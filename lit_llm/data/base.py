@@ -1,5 +1,7 @@
-"""What every data module of text declares, because a model is linked to it."""
+"""What every data module of text declares, because a model is linked to it; and its place among others."""
 
+import os
+import sys
 from typing import Any
 
 from lightning import LightningDataModule
@@ -22,6 +24,7 @@ class TextDataModule(LightningDataModule):
             if size < 1:
                 raise ValueError(f"{name} {size} cannot be: it is at least 1")
         self._tokenizer, self.block_size, self.batch_size = tokenizer, block_size, batch_size
+        self.has_told = False  # of what it has found; it does so once
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -44,6 +47,11 @@ class TextDataModule(LightningDataModule):
         return getattr(self._tokenizer, "vocab_size", None)
 
     @property
+    def new_ids(self) -> range:
+        """Ids that pretrained weights of this tokenizer do not know; none unless tokens are added to it."""
+        return range(0)
+
+    @property
     def class_names(self) -> list[str]:
         """Names of the classes that texts belong to, in the order of their numbers; none if there are no classes."""
         return []
@@ -60,6 +68,25 @@ class TextDataModule(LightningDataModule):
         """Beginnings of held-out texts, for a model to continue as it learns."""
         return []
 
+    def report(self) -> str:
+        """What was found in the source and became of it, in a few lines; empty where there is nothing to tell."""
+        return ""
+
+    def tell(self) -> None:
+        """Print the report on stderr, once."""
+        if not self.has_told and (self.trainer is None or self.trainer.is_global_zero):
+            print(self.report(), file=sys.stderr)
+        self.has_told = True
+
     def reference_losses(self) -> dict[str, float]:
         """Losses that a model is to be compared with, by name."""
         return {}
+
+    def _seed(self) -> int:
+        """The seed of the run, which `seed_everything` leaves there."""
+        return int(os.environ.get("PL_GLOBAL_SEED", 0))
+
+    def _place(self) -> tuple[int, int]:
+        """This reader and their number; devices that share each matrix product read the same batches."""
+        place = self.trainer.distributed_sampler_kwargs if self.trainer else None
+        return (place["rank"], place["num_replicas"]) if place else (0, 1)

@@ -50,6 +50,11 @@ class TiktokenBased(Tokenizer):
         """Whether there are ranks."""
         return self._encoding is not None
 
+    @property
+    def special_ids(self) -> dict[str, int]:
+        """The control tokens of the encoding."""
+        return dict(self.encoding._special_tokens)
+
     def encode(self, text: str) -> np.ndarray:
         """Ids of a text; `<|endoftext|>` in it is plain text."""
         if not self.encoding.special_tokens_set:

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from lit_llm.data.bpe import END_OF_TEXT, FASTER, GPT2_PATTERN, PATTERN, PROBE, TiktokenBased, byte_alphabet
+from lit_llm.data.new_tokens import WithNewTokens
 from lit_llm.data.sentence_pieces import SPACE, SentencePieces
 from lit_llm.data.tokenizer import Bytes, Characters, Tokenizer, well_formed
 from lit_llm.data.tokenizer_json import TokenizerJSON, vocabulary
@@ -211,10 +212,19 @@ def _normalizers(rules: Any) -> Iterator[dict[str, Any]]:
     yield {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
 
 
+def _with_new_tokens(tokenizer: WithNewTokens) -> dict[str, Any]:
+    data = _content(tokenizer.base)
+    added = [{"id": i, "content": name, **FLAGS, "special": True} for name, i in tokenizer.new_ids.items()]
+    data["added_tokens"] = [*data["added_tokens"], *added]
+    TokenizerJSON(json.dumps(data))  # refuses it where the library would give the new tokens other ids
+    return data
+
+
 WRITERS: dict[type[Tokenizer], Callable[[Any], dict[str, Any]]] = {
     TokenizerJSON: lambda tokenizer: json.loads(tokenizer.content),
     TiktokenBased: _byte_level,
     SentencePieces: _sentence_pieces,
     Bytes: _bytes,
     Characters: _characters,
+    WithNewTokens: _with_new_tokens,
 }

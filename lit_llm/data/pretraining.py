@@ -1,13 +1,14 @@
 """Text for next-token training: sources, tokenized once, in sliding windows."""
 
-import os
 from pathlib import Path
 
 from lit_llm.data.base import TextDataModule
+from lit_llm.data.loader import Loader, TrainLoader
 from lit_llm.data.sources import Reading, Source
+from lit_llm.data.splits import refuse_shares
 from lit_llm.data.tokenizer import Tokenizer
 from lit_llm.data.tokens import Corpus, cache_folder, corpus_folder, open_corpus, prepare
-from lit_llm.data.windows import Loader, TrainLoader, Windows
+from lit_llm.data.windows import Windows
 
 
 class Pretraining(TextDataModule):
@@ -52,11 +53,7 @@ class Pretraining(TextDataModule):
         super().__init__(tokenizer, block_size, batch_size)
         if stride is not None and stride < 1:
             raise ValueError(f"stride {stride} cannot be: it is at least 1")
-        if not (val_fraction >= 0 and test_fraction >= 0 and val_fraction + test_fraction < 1):
-            raise ValueError(
-                f"val_fraction {val_fraction} and test_fraction {test_fraction} cannot be: none is negative, "
-                "and something is left to train on"
-            )
+        refuse_shares(val_fraction, test_fraction)
         self.source = Source(source, reading)
         self.stride, self.fractions = stride or block_size, (val_fraction, test_fraction)
         self.mask_documents, self.num_workers = mask_documents, num_workers
@@ -118,8 +115,7 @@ class Pretraining(TextDataModule):
 
     def train_dataloader(self) -> TrainLoader:
         """Shuffled windows."""
-        seed = int(os.environ.get("PL_GLOBAL_SEED", 0))  # of seed_everything
-        return TrainLoader(self._windows("train"), self.batch_size, seed, *self._place(), self.num_workers)
+        return TrainLoader(self._windows("train"), self.batch_size, self._seed(), *self._place(), self.num_workers)
 
     def val_dataloader(self) -> Loader | list:
         """The validation text from beginning to end; nothing where none is held out."""
@@ -141,8 +137,3 @@ class Pretraining(TextDataModule):
 
     def _whole(self, split: str) -> Loader:
         return Loader(self._windows(split), self.batch_size, *self._place(), self.num_workers)
-
-    def _place(self) -> tuple[int, int]:
-        """This reader and their number; devices that share each matrix product read the same windows."""
-        place = self.trainer.distributed_sampler_kwargs if self.trainer else None
-        return (place["rank"], place["num_replicas"]) if place else (0, 1)

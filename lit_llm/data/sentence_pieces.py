@@ -53,6 +53,11 @@ class SentencePieces(Tokenizer):
         runner = self._runner
         return {name: i for name, i in self.ids.items() if runner.is_control(i) or runner.is_unknown(i)}
 
+    @property
+    def special_ids(self) -> dict[str, int]:
+        """The control tokens of the model; the unknown one among them."""
+        return self.control
+
     def encode(self, text: str) -> np.ndarray:
         """Ids of a text; control tokens in it are plain text."""
         return np.array(self._runner.encode(well_formed(text)), dtype=np.uint32)

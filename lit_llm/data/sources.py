@@ -1,21 +1,26 @@
 """Where text comes from: files, folders, globs, Hugging Face data sets, Python's own standard library."""
 
-import codecs
 import glob
-import gzip
 import io
-import json
 import re
 import sysconfig
-import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from lit_llm.data.rows import (
+    Access,
+    Row,
+    hub_data,
+    json_lines,
+    names_data_set,
+    parquet_rows,
+    reachable,
+    text_file,
+)
 from lit_llm.data.tokenizer import well_formed
 
 PLAIN = {".txt", ".md", ".py", ".rst"}
@@ -31,15 +36,11 @@ class Document(NamedTuple):
 
 
 @dataclass
-class Reading:
+class Reading(Access):
     """How sources are read.
 
     Args:
         text_field: Field of a JSONL line, a parquet column or a data set's column that holds the text.
-        encoding: Encoding of plain text files. A byte-order mark is dropped; line ends stay as they are.
-        subset: Configuration of a Hugging Face data set.
-        split: Split of a Hugging Face data set.
-        revision: Commit, branch or tag of a Hugging Face data set. None: the newest.
         streaming: Whether a Hugging Face data set is read without downloading it first.
         max_documents: Documents to read at most, from each source. None: all.
 
@@ -48,10 +49,6 @@ class Reading:
     """
 
     text_field: str = "text"
-    encoding: str = "utf-8"
-    subset: str | None = None
-    split: str = "train"
-    revision: str | None = None
     streaming: bool = False
     max_documents: int | None = None
 
@@ -109,7 +106,7 @@ def _files(name: str) -> list[Path] | None:
         files = sorted(Path(p) for p in glob.glob(str(path), recursive=True) if Path(p).is_file())
         if not files:
             raise ValueError(f"no file matches '{name}'")
-    elif name.endswith(SUFFIXES) or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name):
+    elif name.endswith(SUFFIXES) or not names_data_set(name):
         raise ValueError(f"the file or folder '{name}' does not exist (a Hugging Face data set is named owner/name)")
     else:
         return None
@@ -131,36 +128,18 @@ def _from_files(files: list[Path], reading: Reading) -> Iterator[Document]:
         if path.suffix in PLAIN:
             yield Document(str(path), partial(_read_plain, path, reading.encoding))
         elif path.suffix == ".parquet":
-            yield from _rows(str(path), _parquet_rows(path, reading.text_field), reading.text_field)
+            yield from _rows(str(path), parquet_rows(path, [reading.text_field]), reading.text_field)
         else:
-            yield from _rows(str(path), _json_lines(path), reading.text_field)
+            yield from _rows(str(path), json_lines(path), reading.text_field)
 
 
 def _from_hub(name: str, reading: Reading) -> Iterator[Document]:
     return _rows(name, _hub_rows(name, reading), reading.text_field)
 
 
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ValueError(f"cannot read '{path}': {error.strerror or error}") from error
-
-
 def _read_plain(path: Path, encoding: str) -> Iterator[str]:
-    try:
-        codec = codecs.lookup(encoding).name
-        with _readable(path), open(path, encoding="utf-8-sig" if codec == "utf-8" else codec, newline="") as file:
-            yield from map(well_formed, cut(file))
-    except UnicodeError as error:  # a bare one where UTF-16 lacks its byte-order mark
-        byte = f"byte 0x{error.object[error.start]:02x}: " if isinstance(error, UnicodeDecodeError) else ""
-        raise ValueError(
-            f"'{path}' is not {encoding} ({byte}{getattr(error, 'reason', error)}); name its encoding, for example "
-            "--data.reading.encoding latin-1"
-        ) from error
-    except LookupError as error:
-        raise ValueError(f"there is no encoding '{encoding}' of text") from error
+    with text_file(path, encoding) as file:
+        yield from map(well_formed, cut(file))
 
 
 def cut(file: IO[str], size: int = PIECE) -> Iterator[str]:
@@ -184,61 +163,12 @@ def cut(file: IO[str], size: int = PIECE) -> Iterator[str]:
         yield rest
 
 
-def _json_lines(path: Path) -> Iterator[tuple[int, Any]]:
-    number = 0
-    try:
-        with _readable(path), gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield number, _json(line, path, number)
-    except (EOFError, zlib.error) as error:
-        raise ValueError(f"'{path}' is damaged or cut short after line {number}: {error}") from error
+def _hub_rows(name: str, reading: Reading) -> Iterator[Row]:
+    with reachable(name):
+        yield from enumerate(hub_data(name, [reading.text_field], reading, reading.streaming), start=1)
 
 
-def _json(line: bytes, path: Path, number: int) -> Any:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, or nested without end
-        raise ValueError(f"'{path}' line {number} is no JSON: {error}") from error
-
-
-def _parquet_rows(path: Path, field: str) -> Iterator[tuple[int, Any]]:
-    import pyarrow
-    import pyarrow.parquet
-
-    number = 0
-    try:
-        with _readable(path), pyarrow.parquet.ParquetFile(path) as file:
-            columns = [field] if field in file.schema_arrow.names else None  # None: all, to name them in the error
-            for batch in file.iter_batches(batch_size=128, columns=columns):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield number, row
-    except (pyarrow.ArrowInvalid, UnicodeDecodeError) as error:
-        raise ValueError(f"'{path}' is no parquet file, or a damaged one: {error}") from error
-
-
-def _hub_rows(name: str, reading: Reading) -> Iterator[tuple[int, Any]]:
-    import datasets
-
-    try:
-        how = {"split": reading.split, "revision": reading.revision, "streaming": reading.streaming}
-        rows = datasets.load_dataset(name, reading.subset, **how)
-        if reading.text_field in (rows.column_names or ()):
-            rows = rows.select_columns([reading.text_field])
-        yield from enumerate(rows, start=1)
-    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
-        # Also where the hub cannot be reached: httpx' and requests' errors end up as ConnectionError, an OSError. And
-        # where the data set is a script, which is a RuntimeError: --data.reading.revision refs/convert/parquet helps.
-        reason = str(error).strip().split("\n")[0]
-        advice = "set HF_HOME to a folder that can be written" if getattr(error, "filename", None) else "go online"
-        raise ValueError(
-            f"'{name}' is no file or folder here, and as a Hugging Face data set it could not be loaded: "
-            f"{reason}; {advice}, or give a local copy by --data.source PATH"
-        ) from error
-
-
-def _rows(name: str, rows: Iterable[tuple[int, Any]], field: str) -> Iterator[Document]:
+def _rows(name: str, rows: Iterable[Row], field: str) -> Iterator[Document]:
     for number, row in rows:
         text = row.get(field) if isinstance(row, dict) else None
         if not isinstance(text, str):

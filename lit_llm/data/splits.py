@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from lit_llm.data.sources import Document, Source
 
@@ -46,7 +46,7 @@ class Plan:
         lengths = +lengths  # without the empty one
         self.total = lengths.total()
         self.duplicates = texts - len(lengths) if self.is_small else None
-        self.assigned = self._by_share(lengths) if self.is_small else {}
+        self.assigned = by_share(lengths, self.shares) if self.is_small else {}
 
     def pieces(self) -> Iterator[Piece]:
         """The corpus in order, each piece with its split."""
@@ -63,26 +63,6 @@ class Plan:
         if not length:
             return None
         return self.assigned.get(digest, "train") if self.is_small else self._by_hash(digest)
-
-    def _by_share(self, lengths: Counter[str]) -> dict[str, str]:
-        """The held-out documents: at least one for each split asked for, and at least one left for training."""
-        assigned: dict[str, str] = {}
-        waiting = sum(share > 0 for share in self.shares.values())
-        for split, share in self.shares.items():
-            left = sorted(lengths.keys() - assigned.keys())
-            waiting -= share > 0
-            room = len(left) - 1 - waiting  # one stays for training, and one for each split that comes later
-            wanted = share * self.total
-            taken: list[str] = []
-            for digest in left:
-                # Nearer to the share with it than without it.
-                if lengths[digest] <= 2 * wanted and len(taken) < room:
-                    taken.append(digest)
-                    wanted -= lengths[digest]
-            if share and not taken and room > 0:
-                taken = [min(left, key=lengths.__getitem__)]
-            assigned |= dict.fromkeys(taken, split)
-        return assigned
 
     def _by_hash(self, digest: str) -> str:
         draw, edge = int(digest[:12], 16) / 16**12, 0.0
@@ -106,6 +86,51 @@ class Plan:
                 position += min(room, len(piece))
                 piece = piece[room:]
         yield splits[0], "", True
+
+
+def refuse_shares(val_fraction: float, test_fraction: float) -> None:
+    """Refuse shares that cannot be held out.
+
+    Raises:
+        ValueError: If one is negative, or nothing is left to train on.
+    """
+    if not (val_fraction >= 0 and test_fraction >= 0 and val_fraction + test_fraction < 1):
+        raise ValueError(
+            f"val_fraction {val_fraction} and test_fraction {test_fraction} cannot be: none is negative, "
+            "and something is left to train on"
+        )
+
+
+def by_share(sizes: Mapping[str, int], shares: Mapping[str, float]) -> dict[str, str]:
+    """Which wholes are held out, in the order of their names, as near to the shares as they come.
+
+    At least one goes to each split asked for, as long as one is left for training.
+
+    Args:
+        sizes: Size of each whole.
+        shares: Of each split, in all that there is; training gets the rest.
+
+    Returns:
+        The split of each whole that is held out.
+    """
+    assigned: dict[str, str] = {}
+    names, total = sorted(sizes), sum(sizes.values())
+    waiting = sum(share > 0 for share in shares.values())
+    for split, share in shares.items():
+        left = [name for name in names if name not in assigned]
+        waiting -= share > 0
+        room = len(left) - 1 - waiting  # one stays for training, and one for each split that comes later
+        wanted = share * total
+        taken: list[str] = []
+        for name in left:
+            # Nearer to the share with it than without it.
+            if sizes[name] <= 2 * wanted and len(taken) < room:
+                taken.append(name)
+                wanted -= sizes[name]
+        if share and not taken and room > 0:
+            taken = [min(left, key=sizes.__getitem__)]
+        assigned |= dict.fromkeys(taken, split)
+    return assigned
 
 
 def _measure(pieces: Iterable[str]) -> tuple[str, int]:

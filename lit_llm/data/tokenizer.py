@@ -3,7 +3,8 @@
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from importlib import import_module
 from typing import Any, Self
 
@@ -19,9 +20,11 @@ class Tokenizer(ABC):
 
     vocab_size: int
     end_of_text: int | None  # the id between documents
+    other_ends: tuple[int, ...] = ()  # further ids at which a generated text ends, as that of a turn in a conversation
     begin_of_text: int | None = None  # the id before every text, which `encode` leaves to the caller
     chat_template: str | None = None  # Jinja source that turns a conversation into a text
     adds_space: bool = False  # before every text, as sentencepiece does: `decode` takes that space away again
+    strips: Mapping[str, tuple[bool, bool]] = {}  # control tokens that swallow the white space before, or after them
 
     @abstractmethod
     def encode(self, text: str) -> np.ndarray:
@@ -43,9 +46,51 @@ class Tokenizer(ABC):
     def from_state(cls, state: dict[str, Any]) -> Self:
         """Rebuild a tokenizer from its `state`."""
 
+    @property
+    def special_ids(self) -> dict[str, int]:
+        """The control tokens: their ids by how a template spells them."""
+        return {} if self.end_of_text is None else {"<|endoftext|>": self.end_of_text}
+
+    def encode_after(self, text: str) -> np.ndarray:
+        """Ids of a text that follows a control token; some kinds treat the beginning of a text in another way."""
+        return self.encode(text)
+
+    @cached_property
+    def byte_lengths(self) -> np.ndarray:
+        """(V,) bytes that each id stands for, as `decode_bytes` writes it."""
+        return np.array([len(self.decode_bytes([i])) for i in range(self.vocab_size)])
+
+    def encode_pieces(self, pieces: Sequence[str], after_control: bool = False) -> list[np.ndarray]:
+        """Ids of a text that is given in pieces, by piece.
+
+        They are those of the whole text, unless a token of it would lie across a border: then each piece is encoded by
+        itself, because it has to be known which ids are whose.
+
+        Args:
+            pieces: The text.
+            after_control: Whether it follows a control token.
+        """
+        encode = self.encode_after if after_control else self.encode
+        ids = encode("".join(pieces))
+        if len(pieces) == 1:
+            return [ids]
+        sizes = np.cumsum([len(well_formed(piece).encode()) for piece in pieces])
+        ends = np.cumsum(self.byte_lengths[ids])
+        added = int(ends[-1] - sizes[-1]) if len(ends) else 0  # the space of `adds_space`
+        places = np.searchsorted(ends, sizes[:-1] + added, side="right")
+        ends = np.concatenate([[0], ends])
+        if added in (0, self.adds_space) and (ends[places] == sizes[:-1] + added).all():
+            return np.split(ids, places)
+        return [encode(pieces[0]), *(self.encode_after(piece) for piece in pieces[1:])]
+
     def settings(self) -> str:
         """What distinguishes this tokenizer from another one of its class before `fit`."""
         return ""
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """All ids at which a generated text ends."""
+        return frozenset(self.other_ends) | (set() if self.end_of_text is None else {self.end_of_text})
 
     @property
     def is_fitted(self) -> bool:
@@ -61,8 +106,9 @@ class Tokenizer(ABC):
         return (content.removeprefix(b" ") if self.adds_space else content).decode("utf-8", errors="replace")
 
     def fingerprint(self) -> str:
-        """Equal for tokenizers that give equal ids."""
-        return hashlib.sha256(json.dumps(to_state(self), sort_keys=True).encode()).hexdigest()[:16]
+        """Equal for tokenizers that give equal ids, whatever their chat templates."""
+        state = {key: value for key, value in to_state(self).items() if key != "chat_template"}
+        return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def well_formed(text: str) -> str:
@@ -76,7 +122,9 @@ def well_formed(text: str) -> str:
 
 def to_state(tokenizer: Tokenizer) -> dict[str, Any]:
     """The plain dict that a checkpoint carries."""
-    return {"class_path": f"{type(tokenizer).__module__}.{type(tokenizer).__qualname__}", **tokenizer.state()}
+    class_path = f"{type(tokenizer).__module__}.{type(tokenizer).__qualname__}"
+    beside = {"other_ends": list(tokenizer.other_ends), "chat_template": tokenizer.chat_template}
+    return {"class_path": class_path, **tokenizer.state(), **{key: value for key, value in beside.items() if value}}
 
 
 def from_state(state: dict[str, Any]) -> Tokenizer:
@@ -94,7 +142,11 @@ def from_state(state: dict[str, Any]) -> Tokenizer:
         raise ValueError(
             f"the checkpoint names the tokenizer '{state.get('class_path')}', which cannot be imported here"
         )
-    return cls.from_state({key: value for key, value in state.items() if key != "class_path"})
+    own = {key: value for key, value in state.items() if key not in ("class_path", "other_ends")}
+    tokenizer: Tokenizer = cls.from_state(own)
+    tokenizer.other_ends = tuple(state.get("other_ends", ()))
+    tokenizer.chat_template = state.get("chat_template")
+    return tokenizer
 
 
 class Bytes(Tokenizer):

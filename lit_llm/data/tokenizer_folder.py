@@ -61,9 +61,15 @@ def _obey(settings: dict[str, Any], tokenizer: Tokenizer, control: dict[str, int
     begin, end = (control.get(settings[name], settings[f"{name}_id"]) for name in ("bos_token", "eos_token"))
     if end in control.values():
         tokenizer.end_of_text = end
+    known = dict.fromkeys(i for i in settings["eos_token_ids"] if i in control.values())
+    tokenizer.other_ends = tuple(i for i in known if i != tokenizer.end_of_text)
     if settings["add_bos_token"] is not None:
         tokenizer.begin_of_text = begin if settings["add_bos_token"] and begin in control.values() else None
-    tokenizer.chat_template = settings["chat_template"]
+    template = tokenizer.chat_template = settings["chat_template"]
+    if template and tokenizer.begin_of_text is None and begin in control.values() and "bos_token" in template:
+        # A token that begins no text, and which the template writes: only the template knows it from now on.
+        name = next(name for name, i in control.items() if i == begin)
+        tokenizer.chat_template = f"{{%- set bos_token = {json.dumps(name)} %}}{template}"
 
 
 def _settings(folder: Path) -> dict[str, Any]:
@@ -76,7 +82,8 @@ def _settings(folder: Path) -> dict[str, Any]:
     for role in ("bos_token", "eos_token"):
         token, ids = merged.get(role), merged.get(f"{role}_id")
         settings[role] = token.get("content") if isinstance(token, dict) else token
-        settings[f"{role}_id"] = ids[0] if isinstance(ids, list) and ids else ids
+        settings[f"{role}_ids"] = ids if isinstance(ids, list) else [ids]
+        settings[f"{role}_id"] = next(iter(settings[f"{role}_ids"]), None)
     template = own.get("chat_template")
     if isinstance(template, list):  # several by name
         template = {entry["name"]: entry["template"] for entry in template}.get("default")
@@ -137,7 +144,8 @@ def _added_tokens(
 def _run(data: dict[str, Any]) -> TokenizerJSON | Ranks:
     """The fastest way that gives the ids of the file: tiktoken for a plain byte-level BPE."""
     content = json.dumps(data, ensure_ascii=False)
-    if data["model"].get("type", "BPE") == "BPE" and all(token["special"] for token in data["added_tokens"]):
+    plain = all(t["special"] and not (t.get("lstrip") or t.get("rstrip")) for t in data["added_tokens"])
+    if data["model"].get("type", "BPE") == "BPE" and plain:
         with suppress(ValueError):
             return Ranks(encoding_from_json(content))
     return TokenizerJSON(content)

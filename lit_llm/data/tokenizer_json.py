@@ -39,10 +39,12 @@ class TokenizerJSON(Tokenizer):
         self.content, self.chat_template = content, chat_template
         self.begin_of_text, self.end_of_text = begin_of_text, end_of_text
         data = json.loads(content)
-        control = {token["content"] for token in data["added_tokens"] if token["special"]}
+        special = [token for token in data["added_tokens"] if token["special"]]
+        self._control = {token["content"]: token["id"] for token in special}
+        self.strips = {t["content"]: (t["lstrip"], t["rstrip"]) for t in special if t["lstrip"] or t["rstrip"]}
         added = {token["content"]: token["id"] for token in data["added_tokens"]}
         try:
-            self._runner = HuggingFaceTokenizer.from_str(json.dumps(_marked(data, control)))
+            self._runner = HuggingFaceTokenizer.from_str(json.dumps(_marked(data, set(self._control))))
         except Exception as error:  # the library raises bare ones
             raise ValueError(f"the tokenizers library cannot read it ({error})") from error
         self._runner.encode_special_tokens = True
@@ -55,6 +57,23 @@ class TokenizerJSON(Tokenizer):
         self.vocab_size = max(vocab.values()) + 1
         self._bytes = _bytes_of(vocab, set(added), data["decoder"])
         self.adds_space = self.decode_bytes(self.encode("a").tolist()) == b" a"
+
+    @property
+    def special_ids(self) -> dict[str, int]:
+        """The control tokens of the file."""
+        return self._control
+
+    def encode_after(self, text: str) -> np.ndarray:
+        """Ids of a text that follows a control token: the library is given one, by the name that no text has."""
+        first = MARK + next((name for name in self._control if name not in self.strips), "")
+        if first == MARK:
+            return self.encode(text)
+        self._runner.encode_special_tokens = False
+        try:
+            ids = self._runner.encode(first + well_formed(text).replace(MARK, "\ufffd"), add_special_tokens=False).ids
+        finally:
+            self._runner.encode_special_tokens = True
+        return np.array(ids[1:], dtype=np.uint32)
 
     def encode(self, text: str) -> np.ndarray:
         """Ids of a text; control tokens in it are plain text."""

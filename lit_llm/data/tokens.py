@@ -69,6 +69,7 @@ def corpus_folder(source: Source, tokenizer: Tokenizer, val_fraction: float, tes
     to_be_fitted = [kind.__module__, kind.__qualname__, tokenizer.settings()]
     identity = tokenizer.fingerprint() if tokenizer.is_fitted else to_be_fitted
     parts = [VERSION, source.fingerprint(), identity, val_fraction, test_fraction]
+    parts += [] if tokenizer.begin_of_text is None else ["documents begin with its id"]
     return cache / hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
 
 
@@ -187,15 +188,21 @@ def _save(path: Path, content: dict[str, Any]) -> None:
 def _tokenize(
     pieces: Iterable[Piece], tokenizer: Tokenizer, border: int | None, dtype: np.dtype, workers: int
 ) -> Iterator[tuple[str, np.ndarray, int, int]]:
-    """(split, ids, bytes, documents ended) of batches of pieces, in order; a bounded number is under way at once."""
+    """(split, ids, bytes, documents ended) of batches of pieces, in order; a bounded number is under way at once.
 
-    def encode(batch: list[Piece]) -> list[tuple[str, np.ndarray, int, int]]:
+    A document begins with the begin-of-text id if the tokenizer has one, as Llama and Gemma have read theirs.
+    """
+    begin = tokenizer.begin_of_text
+
+    def encode(batch: list[Piece], begins: bool) -> list[tuple[str, np.ndarray, int, int]]:
         results = []
         for split in dict.fromkeys(split for split, _, _ in batch):
             arrays, length, ends = [], 0, 0
-            for name, text, end in batch:
+            for (name, text, end), is_first in zip(batch, (begins, *(end for _, _, end in batch)), strict=False):
                 if name != split:
                     continue
+                if is_first and begin is not None:
+                    arrays.append(np.array([begin], dtype))
                 arrays.append(_checked(tokenizer.encode(text), tokenizer).astype(dtype))
                 length += len(text) if text.isascii() else len(text.encode())
                 ends += end
@@ -206,8 +213,10 @@ def _tokenize(
 
     with ThreadPoolExecutor(workers) as pool:
         under_way: deque[Future] = deque()
+        begins = True
         for batch in _batches(pieces):
-            under_way.append(pool.submit(encode, batch))
+            under_way.append(pool.submit(encode, batch, begins))
+            begins = bool(batch[-1][2])
             if len(under_way) > 2 * workers:
                 yield from under_way.popleft().result()
         while under_way:

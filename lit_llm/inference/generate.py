@@ -1,6 +1,6 @@
 """The loop of generation: rows of ids that grow by one id at a time, with a cache."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -103,7 +103,7 @@ def generate(
     max_new_tokens: int,
     sampling: Sampling | None = None,
     seeds: Sequence[int | None] | None = None,
-    end_of_text: int | None = None,
+    ends: Collection[int] = (),
     logprobs: bool = False,
 ) -> Iterator[Drawn]:
     """Continue rows of ids, one token at a time; each is what it would be alone.
@@ -114,7 +114,7 @@ def generate(
         max_new_tokens: Tokens to draw at most.
         sampling: From which distribution they are drawn. None: from the backbone's own.
         seeds: Of each row; the same one repeats a row whatever its neighbours. None: another text each time.
-        end_of_text: Stop when every row has drawn this id. None: never.
+        ends: Stop when every row has drawn one of these ids. None of them: never.
         logprobs: Whether the probabilities of the drawn ids are told.
 
     Yields:
@@ -130,13 +130,14 @@ def generate(
     reader = Reader(backbone, max(map(len, prompts)) + max_new_tokens)
     generators = generators_of(seeds or [None] * len(prompts), reader.device)
     seen = Seen(prompts, backbone.vocab_size, reader.device) if sampling.repetition_penalty != 1 else None
+    last = torch.tensor(list(ends), dtype=torch.long, device=reader.device)
     ended = torch.zeros(len(prompts), dtype=torch.bool, device=reader.device)
     logits = reader.begin(prompts)
     for left in reversed(range(max_new_tokens)):
         new = sample(logits, sampling, generators, None if seen is None else seen.mask)
         yield Drawn(new, logprobs_of(logits, new) if logprobs else None)
-        if end_of_text is not None:
-            ended |= new == end_of_text
+        if ends:
+            ended |= torch.isin(new, last)
             if ended.all():
                 return
         if seen is not None:

@@ -14,6 +14,7 @@ from lit_llm.backbone.attention_kernels import CPU_MULTIPLIES_BFLOAT16
 from lit_llm.backbone.layers import Embedding, Head
 
 DTYPES = ("fp32", "bf16", "int8")
+INT8_WIDTH = 32  # torch's int8 kernels read so many numbers at once, on some CPUs beyond the end of a row
 FEW_ROWS = 32  # up to which oneDNN multiplies fp32 faster than torch's own library of an x86 CPU, by up to twice
 RowProduct = Callable[[Tensor, Tensor], Tensor]  # (out, in) weights and (in,) to (out,)
 
@@ -152,6 +153,8 @@ def _by_onednn(weight: Tensor, x: Tensor) -> Tensor:
 
 def _by_int8(weight: Tensor, x: Tensor) -> Tensor:
     """x: (in,) or (rows, in)."""
+    if weight.shape[1] % INT8_WIDTH:
+        return F.linear(x, weight.to(x.dtype))
     ones = torch.ones(len(weight), dtype=torch.bfloat16)  # the factors of the rows are multiplied in fp32
     return (
         torch._weight_int8pack_mm(x.view(-1, x.shape[-1]).bfloat16(), weight, ones).to(x.dtype).view(*x.shape[:-1], -1)

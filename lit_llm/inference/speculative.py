@@ -1,6 +1,6 @@
 """Speculative decoding: a small draft model guesses several tokens, the model judges them in one pass."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -47,7 +47,7 @@ class Speculation:
         max_new_tokens: int,
         sampling: Sampling | None = None,
         seed: int | None = None,
-        end_of_text: int | None = None,
+        ends: Collection[int] = (),
         logprobs: bool = False,
     ) -> Iterator[Drawn]:
         """Continue a row of ids; the arguments and what is yielded are those of `generate` for one row.
@@ -67,7 +67,7 @@ class Speculation:
             for new, logits in self._judged(model, ids, guesses, sampling, generators):
                 ids.append(int(new))
                 yield Drawn(new, logprobs_of(logits, new) if logprobs else None)
-                if int(new) == end_of_text:
+                if int(new) in ends:
                     return
             model.forget(len(ids) - 1)
             draft.forget(len(ids) - 1)

@@ -1,6 +1,6 @@
 """Text in, text out: a backbone and the tokenizer it was trained with."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -26,8 +26,8 @@ class Completion:
 
     Args:
         text: The continuation alone.
-        ids: Its ids; with those of a stop string, and with the end-of-text token if it came.
-        finish_reason: `stop` (the end-of-text token or a stop string) or `length`.
+        ids: Its ids; with those of a stop string, and with the end-of-text token if one came.
+        finish_reason: `stop` (an end-of-text token or a stop string) or `length`.
         logprobs: Logarithm of the probability of each id, before any setting of the sampling. None: not asked for.
     """
 
@@ -46,6 +46,7 @@ class Asked:
         sampling: From which distribution tokens are drawn.
         stop: Strings at which a text ends; they are no part of it.
         logprobs: Whether the probabilities of the tokens are told.
+        ends: Ids at which a text ends, beside those of the tokenizer.
 
     Raises:
         ValueError: If fewer than 0 tokens are asked for, or a stop string is empty.
@@ -55,6 +56,7 @@ class Asked:
     sampling: Sampling = field(default_factory=Sampling)
     stop: tuple[str, ...] = ()
     logprobs: bool = False
+    ends: frozenset[int] = frozenset()
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
@@ -69,7 +71,7 @@ class _Row:
 
     def __init__(self, prompt: Sequence[int], tokenizer: Tokenizer, asked: Asked) -> None:
         self.stream = TextStream(tokenizer, prompt, asked.stop)
-        self.end, self.reason = tokenizer.end_of_text, "length"
+        self.ends, self.reason = tokenizer.ends | asked.ends, "length"
         self.pieces: list[str] = []
         self.ids: list[int] = []
         self.logprobs: list[float] | None = [] if asked.logprobs else None
@@ -85,9 +87,9 @@ class _Row:
         self.ids.append(new)
         if self.logprobs is not None and logprob is not None:
             self.logprobs.append(logprob)
-        if new != self.end:
+        if new not in self.ends:
             self.pieces.append(self.stream.feed(new))
-        if new == self.end or self.stream.stopped:
+        if new in self.ends or self.stream.stopped:
             self.reason = "stop"
 
     def completion(self) -> Completion:
@@ -141,8 +143,14 @@ class TextModel:
         """The continuation of a prompt alone; as `complete_all`."""
         return next(self.complete_all([prompt], asked, seed)).text
 
-    def stream(self, prompt: str, asked: Asked | None = None, seed: int | None = None) -> Iterator[str]:
-        """The continuation of a prompt, piece by piece as it comes; as `complete_all`."""
+    def stream(
+        self, prompt: str | Sequence[int], asked: Asked | None = None, seed: int | None = None
+    ) -> Generator[str, None, str]:
+        """The continuation of a prompt, piece by piece as it comes; as `complete_all`.
+
+        Returns:
+            Why it has ended, as `Completion.finish_reason` says it.
+        """
         asked = asked or Asked()
         ids = self.encode(prompt)
         row = _Row(ids, self.tokenizer, asked)
@@ -151,14 +159,19 @@ class TextModel:
             yield from filter(None, row.pieces[shown:])  # the token that ends a text adds none
             shown = len(row.pieces)
         yield row.stream.close()
+        return row.reason
 
     def complete_all(
-        self, prompts: Sequence[str], asked: Asked | None = None, seed: int | None = None, batch_size: int = 8
+        self,
+        prompts: Sequence[str | Sequence[int]],
+        asked: Asked | None = None,
+        seed: int | None = None,
+        batch_size: int = 8,
     ) -> Iterator[Completion]:
         """Continue prompts, several at once; each text is what it would be alone, and comes in its place.
 
         Args:
-            prompts: Beginnings of texts; an empty one starts from the end-of-text token.
+            prompts: Beginnings of texts, or their ids; an empty text starts from the end-of-text token.
             asked: How to continue.
             seed: Repeats the first text; those after it have the next seeds. None: others each time.
             batch_size: Texts that are continued at once.
@@ -182,12 +195,16 @@ class TextModel:
                 yield from (text.completion() for text in texts)
             done += same
 
-    def encode(self, prompt: str) -> list[int]:
+    def encode(self, prompt: str | Sequence[int]) -> list[int]:
         """The ids of a prompt, after the token that begins every text if the tokenizer has one; at least one.
+
+        Ids stay as they are: those of a conversation hold control tokens, which no text can.
 
         Raises:
             ValueError: If it is empty and the tokenizer has neither a begin-of-text nor an end-of-text token.
         """
+        if not isinstance(prompt, str):
+            return list(prompt)
         end, begin = self.tokenizer.end_of_text, self.tokenizer.begin_of_text
         ids = ([] if begin is None else [begin]) + self.tokenizer.encode(prompt).tolist()
         ids = ids or ([] if end is None else [end])
@@ -215,12 +232,12 @@ class TextModel:
         seeds: Sequence[int | None],
     ) -> Iterator[None]:
         """Add a token to each text that has not ended, until all have."""
-        end, settings = self.tokenizer.end_of_text, (limit, asked.sampling)
+        ends, settings = self.tokenizer.ends | asked.ends, (limit, asked.sampling)
         if self.speculation is None:
-            yield from _add(texts, generate(self.backbone, rows, *settings, seeds, end, asked.logprobs))
+            yield from _add(texts, generate(self.backbone, rows, *settings, seeds, ends, asked.logprobs))
             return
         for text, ids, seed in zip(texts, rows, seeds, strict=True):
-            yield from _add([text], self.speculation.generate(ids, *settings, seed, end, asked.logprobs))
+            yield from _add([text], self.speculation.generate(ids, *settings, seed, ends, asked.logprobs))
 
 
 def _add(texts: Sequence[_Row], drawn: Iterator[Drawn]) -> Iterator[None]:

@@ -1,30 +1,34 @@
-"""What all modules share: the backbone, its optimizer, and what goes into a checkpoint."""
+"""What all modules share: the backbone, its optimizer, what trains, and what goes into a checkpoint."""
 
 import hashlib
+import inspect
 import math
 import os
 import shutil
-import warnings
 from dataclasses import replace
-from typing import Any
+from functools import cached_property
+from typing import Any, ClassVar, Literal, Self
 
-import lightning as L
 import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
-from torch import Tensor
+from lightning.pytorch.utilities import rank_zero_info
+from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.nn.utils import clip_grads_with_norm_
-from torch.optim import AdamW, Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim import AdamW
 
 from lit_llm.backbone import GPT
-from lit_llm.training.optim import Schedule, parameter_groups
-from lit_llm.training.parallel import gradient_norm, same_start, shard
-from lit_llm.training.tensor_parallel import Split, split
+from lit_llm.backbone.lora import LoRA, adapted_layers
+from lit_llm.modules.hyper_parameters import save_settings
+from lit_llm.modules.steps import WeightedSteps
+from lit_llm.training.optim import Schedule, parameter_groups, restart, scale_rates
+from lit_llm.training.parallel import same_start, shard
+from lit_llm.training.tensor_parallel import split
+from lit_llm.training.trainable import Stages, frozen_parts, overview, set_gradients
 from lit_llm.weights.checkpoint import unwrapped
+from lit_llm.weights.growing import fill_grown
 from lit_llm.weights.open import open_source
-from lit_llm.weights.source import Filled
+from lit_llm.weights.source import Filled, Source
 
 MISNUMBERING = (
     DeepSpeedStrategy,
@@ -33,49 +37,65 @@ MISNUMBERING = (
 )  # optimizer states, if in groups (lightning 2.6)
 
 
-class BaseModule(L.LightningModule):
+class BaseModule(WeightedSteps):
     """A system around one backbone.
 
     Args:
         backbone: The network.
         optimizer: Called with named parameter groups; weight decay reaches matrices and embeddings only.
         lr_scheduler: Called with the optimizer; stepped after each optimizer step. None: constant rates.
+        trainable: What trains: `all`, `head` (what lies outside the backbone, or its own output layer; if that is tied,
+            it is the token table, and gradients reach the bottom), `last_2_blocks` (with last norm and head), patterns
+            of names such as `*.bias` or `blocks.3.mlp`, or a list of these. Or a schedule, `{0: head, 100: all}`. What
+            does not train has no gradient, no state in the optimizer and no dropout. None: all, or with `lora` the
+            adapters and what lies outside the backbone; adapters train in any case.
+        unfreeze_by: What the keys of a schedule count: optimizer steps or epochs.
+        layer_decay: Factor of the learning rate from each layer to the one below it, in (0, 1]; the last norm and the
+            head keep the whole rate.
+        lora: Low-rank adapters of the backbone's linear layers. None: none.
         compile: Whether `torch.compile` makes kernels of the blocks: minutes at the start for faster steps on a GPU.
         activation_checkpointing: Whether a block keeps nothing but its input for the backward pass and computes the
             rest again there (Chen et al., 2016, https://arxiv.org/abs/1604.06174): a third more time, less memory.
         init_from: Weights to start from: a model of the Hugging Face hub (`openai-community/gpt2`), a folder of one, or
             a checkpoint of any task. On the command line architecture and tokenizer come from there as well. A run
             that goes on (--ckpt_path) reads nothing there. None: random weights.
+        random_start: Whether to take architecture and tokenizer alone from there, and random weights: what an
+            experiment compares pretraining with.
+
+    Raises:
+        ValueError: If `layer_decay` is outside (0, 1], or `lora` names a layer that cannot have an adapter.
     """
+
+    uses_head: ClassVar[bool] = True  # whether the loss needs the backbone's own head; what it does not, cannot train
 
     def __init__(
         self,
         backbone: GPT,
         optimizer: OptimizerCallable = AdamW,
         lr_scheduler: LRSchedulerCallable | None = None,
+        trainable: dict[int, list[str] | str] | list[str] | str | None = None,
+        unfreeze_by: Literal["step", "epoch"] = "step",
+        layer_decay: float = 1.0,
+        lora: LoRA | None = None,
         compile: bool = False,
         activation_checkpointing: bool = False,
         init_from: str | None = None,
+        random_start: bool = False,
     ) -> None:
         super().__init__()
-        with warnings.catch_warnings():
-            # Lightning's advice for a part made in Python, to ignore it, comes before it is left out here.
-            warnings.filterwarnings("ignore", message="Attribute '.*' is an instance of `nn.Module`")
-            self.save_hyperparameters(ignore=["backbone"], logger=False)  # which would be copied
-            if "_instantiator" in self.hparams:  # built from a config: these are its plain values
-                self.save_hyperparameters(logger=False)
-            else:
-                # Objects do not belong into a checkpoint that is to load safely; load_from_checkpoint wants them again.
-                objects = [k for k, v in self.hparams.items() if not isinstance(v, int | float | str | None)]
-                self.save_hyperparameters(ignore=["backbone", *objects], logger=False)
+        save_settings(self, inspect.currentframe())
+        if not 0 < layer_decay <= 1:
+            raise ValueError(f"layer_decay {layer_decay} cannot be: it lies in (0, 1]")
+        if lora is not None:
+            lora.adapt(backbone)
         self.backbone, self.optimizer, self.lr_scheduler = backbone, optimizer, lr_scheduler
+        self.trainable, self.unfreeze_by, self.layer_decay = trainable, unfreeze_by, layer_decay
+        self._trained: frozenset[str] = frozenset()  # names of what trains now
+        self._frozen: list[nn.Module] = []  # parts in which nothing does
         self.compiles, self.recomputes = compile, activation_checkpointing
         self.init_from: str | None = init_from
-        self.has_started = False  # from there, or with a checkpoint, which holds it all
-        self._sums = torch.zeros(2)  # losses and targets of an optimizer step
-        self._divisor: Tensor | None = None  # of the gradients after this backward pass
+        self.has_started = random_start  # from there, or with a checkpoint, which holds it all
         self.is_divided = False  # among devices; then `splits` says how tensor parallelism has divided what, by name
-        self.splits: dict[str, Split] = {}
 
     def setup(self, stage: str) -> None:
         """Refuse data that the backbone cannot read, and start from the weights asked for.
@@ -85,7 +105,39 @@ class BaseModule(L.LightningModule):
         """
         if (data := getattr(self.trainer, "datamodule", None)) is not None:
             self.refuse_sizes(data.vocab_size, data.block_size)
-        self.start()
+        self.start(getattr(data, "new_ids", range(0)))
+        if stage == "fit":
+            self.choose_what_trains()
+
+    @cached_property
+    def stages(self) -> Stages:
+        """What trains, and when.
+
+        Raises:
+            ValueError: As in `Stages`.
+        """
+        return Stages(self, self.trainable, self.uses_head)
+
+    def choose_what_trains(self) -> None:
+        """Let the parameters of this step and epoch ask for gradients, and no others.
+
+        Raises:
+            ValueError: As in `stages`; or if they change in a run on several devices.
+        """
+        if self._trainer is not None:
+            self.stages.refuse_devices(self.trainer.world_size)
+        for part in self._frozen:
+            part.train(self.training)
+        names = self.stages.at(self.global_step if self.unfreeze_by == "step" else self.current_epoch)
+        self._trained, self._frozen = names, frozen_parts(self, names)
+        set_gradients(self, names)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; frozen parts stay in eval mode, in which nothing drops out."""
+        super().train(mode)
+        for part in self._frozen if mode else ():
+            part.eval()
+        return self
 
     def refuse_sizes(self, vocab_size: int | None, block_size: int) -> None:
         """Refuse data that the backbone cannot read.
@@ -108,10 +160,13 @@ class BaseModule(L.LightningModule):
                 f"{self.backbone.block_size}; lower it"
             )
 
-    def start(self) -> Filled | None:
+    def start(self, new_ids: range = range(0)) -> Filled | None:
         """Take the weights of `init_from`, once; what became of them, or None if there was nothing to do.
 
         Weights that this class has written are taken whole, others into the backbone alone.
+
+        Args:
+            new_ids: Ids that the weights do not know yet; their rows start at the mean of the others.
 
         Raises:
             ValueError: If they do not fit.
@@ -120,10 +175,18 @@ class BaseModule(L.LightningModule):
             return None
         source = open_source(self.init_from)
         whole = source.module is type(self)
-        filled = source.fill(self if whole else self.backbone, next(self.backbone.parameters()).dtype)
+        if whole:
+            self.refuse_source(source)
+        module, dtype = self if whole else self.backbone, next(self.backbone.parameters()).dtype
+        filled = fill_grown(source, module, self.backbone, dtype, new_ids) if new_ids else source.fill(module, dtype)
         self.has_started = True
+        for _, layer in adapted_layers(self):
+            layer.reset_magnitude()
         own = [name for name, _ in self.named_parameters() if not (whole or name.startswith("backbone."))]
         return replace(filled, new=(*filled.new, *own))
+
+    def refuse_source(self, source: Source) -> None:
+        """Refuse weights of this class that do not fit, where more can be said than which tensors differ."""
 
     def configure_model(self) -> None:
         """Divide the network among devices that share it, have the blocks recomputed and compiled, as asked.
@@ -168,20 +231,18 @@ class BaseModule(L.LightningModule):
         for block in self.backbone.blocks:
             block.compile()
 
-    def gradient_norm(self) -> Tensor:
-        """Euclidean norm of all gradients, on all devices that share the network."""
-        mesh = self.device_mesh["tensor_parallel"] if self.splits and self.device_mesh is not None else None
-        return gradient_norm(self.named_parameters(), self.splits, mesh)
-
     def configure_optimizers(self) -> Any:
         """The optimizer over named groups, and its schedule by optimizer steps."""
+        self.choose_what_trains()
         rest = (parameter for name, parameter in self.named_parameters() if not name.startswith("backbone."))
-        optimizer = self.optimizer(parameter_groups(self.backbone, rest))
+        ever = [parameter for name, parameter in self.named_parameters() if name in self.stages.ever]
+        optimizer = self.optimizer(parameter_groups(self.backbone, rest, ever, self.layer_decay))
         # What fused optimizers say of themselves; Lightning then refuses to clip their gradients in mixed precision.
         optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
         for group in optimizer.param_groups:
             if not (math.isfinite(group["lr"]) and group["lr"] > 0):
                 raise ValueError(f"the learning rate {group['lr']} cannot be: it is a positive number")
+        scale_rates(optimizer)
         if self.lr_scheduler is None:
             return {"optimizer": optimizer}
         schedule = self.lr_scheduler(optimizer)
@@ -189,16 +250,26 @@ class BaseModule(L.LightningModule):
             schedule.end = self.trainer.estimated_stepping_batches
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def on_fit_start(self) -> None:
+        """Say what trains."""
+        rank_zero_info(overview(self, self._trained, self.trainer.optimizers[0]))
+
     def on_train_start(self) -> None:
         """Begin with the rate of this schedule: a checkpoint brings that of its own, which may have ended earlier."""
-        schedule = self.lr_schedulers()
-        if isinstance(schedule, LambdaLR):
-            factors = [factor(schedule.last_epoch) for factor in schedule.lr_lambdas]
-            for group, base, factor in zip(schedule.optimizer.param_groups, schedule.base_lrs, factors, strict=True):
-                group["lr"] = base * factor
+        restart(self.lr_schedulers())
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Draw anew for each batch: dropout is a function of (seed, epoch, batch, rank), in a resumed run as well."""
+        """Let train what is to train now, and draw anew: both are functions of the place, in a resumed run as well.
+
+        Dropout is one of (seed, epoch, batch, rank).
+        """
+        if self.stages.at(self.global_step if self.unfreeze_by == "step" else self.current_epoch) != self._trained:
+            self.choose_what_trains()
+            if self._trainer is not None:
+                self.on_fit_start()
+        for part in self._frozen:
+            if part.training:
+                part.eval()
         place = (os.environ.get("PL_GLOBAL_SEED", 0), self.current_epoch, batch_idx, self.global_rank)
         digest = hashlib.blake2b(repr(place).encode(), digest_size=8).digest()
         torch.manual_seed(int.from_bytes(digest))
@@ -210,78 +281,17 @@ class BaseModule(L.LightningModule):
             checkpoint["tokenizer"] = data.tokenizer_state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Know the weights by their own names, whatever had wrapped the module that saved them."""
-        checkpoint["state_dict"] = unwrapped(checkpoint["state_dict"])
-        self.has_started = True
-
-    @torch.compiler.disable  # `self.log` cannot be compiled, should somebody compile the whole module
-    def share_of_step(self, total: Tensor, count: Tensor, batch_idx: int) -> Tensor:
-        """What a batch adds to the mean loss of its optimizer step, in which each target weighs the same.
-
-        Lightning divides by the batches of a step and averages over the ranks, whatever each of them holds
-        (https://github.com/Lightning-AI/pytorch-lightning/issues/20350); here both are undone. Of several batches, how
-        many targets they have together is known after the last one: `on_after_backward` divides by it.
-
-        Args:
-            total: Sum of the losses of the batch.
-            count: Number of its targets.
-            batch_idx: Number of the batch in its epoch.
-        """
-        batches, ranks = self.trainer.accumulate_grad_batches, self.trainer.world_size
-        own = torch.stack([total.detach(), count.to(total.dtype)])
-        self._sums = own if batch_idx % batches == 0 else self._sums + own
-        self._divisor = None
-        if (batch_idx + 1) % batches and not self.trainer.is_last_batch:
-            return total * (batches * ranks)
-        if ranks > 1:
-            torch.distributed.all_reduce(self._sums)
-        if self.logs_now:
-            self.log("train/loss", self.step_loss, prog_bar=True)
-        targets = self._sums[1].clamp(min=1)
-        if batches == 1:
-            return total * (ranks / targets)
-        self._divisor = targets
-        return total * (batches * ranks)
-
-    def on_after_backward(self) -> None:
-        """Divide the gradients of several batches by all their targets."""
-        if self._divisor is not None:
-            for parameter in self.parameters():
-                if parameter.grad is not None:
-                    parameter.grad.div_(self._divisor)
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: Optimizer,
-        gradient_clip_val: int | float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Log the norm of the gradients, refuse what would ruin the weights, and clip: one pass for all three.
+        """Know the weights by their own names, whatever had wrapped the module that saved them.
 
         Raises:
-            FloatingPointError: If the loss or a gradient is infinite or NaN; nothing has been updated yet.
+            ValueError: If a run that goes on trains other parameters than before.
         """
-        norm = self.gradient_norm()
-        if self.logs_now:
-            self.log("train/gradient_norm", norm)
-        leaves_out = self.trainer.scaler is not None  # of float16: such a step is left out, and the scale lowered
-        if not (leaves_out or torch.isfinite(norm + self._sums[0])):
-            raise FloatingPointError(
-                f"the loss is {self.step_loss:.4g} and the norm of the gradients {norm:.4g} at step "
-                f"{self.global_step + 1}; the weights were not updated"
+        checkpoint["state_dict"] = unwrapped(checkpoint["state_dict"])
+        self.has_started = True
+        before = checkpoint.get("hyper_parameters", {}).get("trainable")
+        is_resumed = self._trainer is not None and self.trainer.training
+        if is_resumed and Stages(self, before, self.uses_head).ever != self.stages.ever:
+            raise ValueError(
+                f"the checkpoint has the optimizer's state for trainable {before}, and the config says trainable "
+                f"{self.trainable}; leave it as it was, or start a new run from these weights by --model.init_from"
             )
-        if gradient_clip_val and gradient_clip_algorithm == "value":
-            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
-        elif gradient_clip_val:
-            clip_grads_with_norm_(self.parameters(), gradient_clip_val, norm)
-
-    @property
-    def step_loss(self) -> Tensor:
-        """Mean loss over the targets of this optimizer step, on all devices; known once its gradients are."""
-        return self._sums[0] / self._sums[1].clamp(min=1)  # none: a loss of 0, where a mean would be NaN
-
-    @property
-    def logs_now(self) -> bool:
-        """Whether this step's values reach the logger; `self.log` on every step would cost more than the loop."""
-        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
-        return (self.global_step + 1) % every == 0

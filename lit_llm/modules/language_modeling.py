@@ -4,17 +4,14 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import torch.nn.functional as F
-from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
-from torch.optim import AdamW
 from torchmetrics import MeanMetric
 
 from lit_llm.backbone import GPT
 from lit_llm.backbone.context import Context
 from lit_llm.batch import IGNORE_INDEX, Batch, PackedBatch
 from lit_llm.modules.base import BaseModule
-from lit_llm.training.losses import HeadLoss
+from lit_llm.training.losses import HeadLoss, token_losses
 
 
 class LanguageModeling(BaseModule):
@@ -24,14 +21,7 @@ class LanguageModeling(BaseModule):
         backbone: The network.
         loss: Loss of (N, V) logits against (N,) targets, summed over the targets that are not -100; one of torch's is
             told to sum. A `HeadLoss` (lit_llm.training.losses) is called with hidden states and the output matrix.
-        optimizer: Called with named parameter groups; weight decay reaches matrices and embeddings only.
-        lr_scheduler: Called with the optimizer; stepped after each optimizer step. None: constant rates.
-        compile: Whether `torch.compile` makes kernels of the blocks: minutes at the start for faster steps on a GPU.
-        activation_checkpointing: Whether a block keeps nothing but its input for the backward pass and computes the
-            rest again there (Chen et al., 2016, https://arxiv.org/abs/1604.06174): a third more time, less memory.
-        init_from: Weights to start from: a model of the Hugging Face hub (`openai-community/gpt2`), a folder of one, or
-            a checkpoint of any task. On the command line architecture and tokenizer come from there as well. A run
-            that goes on (--ckpt_path) reads nothing there. None: random weights.
+        **kwargs: Those of `BaseModule`.
 
     Raises:
         ValueError: If the loss is a `HeadLoss` and the backbone's head does more than multiply.
@@ -41,13 +31,9 @@ class LanguageModeling(BaseModule):
         self,
         backbone: GPT,
         loss: Callable[[], nn.Module] = nn.CrossEntropyLoss,
-        optimizer: OptimizerCallable = AdamW,
-        lr_scheduler: LRSchedulerCallable | None = None,
-        compile: bool = False,
-        activation_checkpointing: bool = False,
-        init_from: str | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(backbone, optimizer, lr_scheduler, compile, activation_checkpointing, init_from)
+        super().__init__(backbone, **kwargs)
         made: Any = loss()
         if hasattr(made, "reduction"):
             made.reduction = "sum"  # the mean is over all targets of an optimizer step, of which a batch is a part
@@ -76,39 +62,58 @@ class LanguageModeling(BaseModule):
 
     def validation_step(self, batch: Batch | PackedBatch, batch_idx: int) -> None:
         """Add a batch to the mean loss."""
-        losses = self._token_losses(batch)  # (B, T)
-        # Chosen, not weighted: torchmetrics 1.9 drops the weights where it lets NaN through.
-        self.mean_loss.update(losses[batch.targets != IGNORE_INDEX])
+        self._update(batch)
 
     def on_validation_epoch_end(self) -> None:
         """Log the mean loss of the validation text, and what follows from it."""
-        self._log_mean_loss("val")
+        self._log_means("val")
 
-    def test_step(self, batch: Batch | PackedBatch, batch_idx: int) -> None:
-        """Add a batch to the mean loss."""
-        self.validation_step(batch, batch_idx)
+    def test_step(self, batch: Batch | PackedBatch, batch_idx: int) -> dict[str, list]:
+        """Add a batch to the mean loss; columns of `test_items.csv`, with a line for each row that has a target.
+
+        Rows that bring no numbers of their own are numbered as they come in the test text, on however many devices.
+        """
+        losses = self._update(batch)
+        tokens = (batch.targets != IGNORE_INDEX).sum(dim=1).tolist()
+        data, place = getattr(self.trainer, "datamodule", None), self.trainer.distributed_sampler_kwargs
+        rank, ranks = (place["rank"], place["num_replicas"]) if place else (0, 1)
+        first = (batch_idx * ranks + rank) * (len(tokens) if data is None else data.batch_size)
+        rows = getattr(batch, "rows", None)
+        numbers = range(first, first + len(tokens)) if rows is None else rows.tolist()
+        kept = [row for row in zip(numbers, losses.sum(dim=1).tolist(), tokens, strict=True) if row[2]]
+        return {name: [row[number] for row in kept] for number, name in enumerate(("id", "loss", "tokens"))}
 
     def on_test_epoch_end(self) -> None:
         """Log the mean loss of the test text, and what follows from it."""
-        self._log_mean_loss("test")
+        self._log_means("test")
 
     def predict_step(self, batch: Batch | PackedBatch, batch_idx: int) -> Tensor:
         """(B, T) log-probability of each target; 0 where a target carries no loss."""
-        return -self._token_losses(batch)
+        return -token_losses(self(batch), batch.targets)
 
-    def _token_losses(self, batch: Batch | PackedBatch) -> Tensor:
-        logits = self(batch)
-        losses = F.cross_entropy(logits.flatten(0, 1).float(), batch.targets.flatten(), reduction="none")
-        return losses.view_as(batch.targets)  # nats, whatever the training loss is
+    def _update(self, batch: Batch | PackedBatch) -> Tensor:
+        return self._judge(self(batch), batch.targets)
 
-    def _log_mean_loss(self, split: str) -> None:
+    def _judge(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Add predictions to the mean loss; their (B, T) losses in nats, whatever the training loss is."""
+        losses = token_losses(logits, targets)
+        # Chosen, not weighted: torchmetrics 1.9 drops the weights where it lets NaN through.
+        self.mean_loss.update(losses[targets != IGNORE_INDEX])
+        return losses
+
+    def _log_means(self, split: str) -> None:
+        # Equal on all ranks already; Lightning cannot know.
+        self.log_dict(self._means(split), prog_bar=True, sync_dist=True)
+
+    def _means(self, split: str) -> dict[str, Tensor]:
+        """What is logged of a split, by name; what was summed up begins anew."""
         loss = self.mean_loss.compute()
         self.mean_loss.reset()
         values = {f"{split}/loss": loss, f"{split}/perplexity": loss.exp()}
         data = getattr(self.trainer, "datamodule", None)
         if data is not None and (bytes_per_token := data.bytes_per_token(split)):
             values[f"{split}/bits_per_byte"] = loss / math.log(2) / bytes_per_token
-        self.log_dict(values, prog_bar=True, sync_dist=True)  # equal on all ranks already; Lightning cannot know
+        return values
 
 
 def _context(batch: Batch | PackedBatch) -> Context | None:

@@ -107,10 +107,15 @@ class ReferenceLines(Callback):
             rows["validation loss"] = "unknown: no validation in so few steps (trainer.val_check_interval)"
         if "val/bits_per_byte" in metrics:
             rows["bits per byte"] = f"{float(metrics['val/bits_per_byte']):.3f}"
-        if isinstance(trainer.logger, TensorBoardLogger):
-            rows["run folder"] = trainer.logger.log_dir
-            rows["look at it"] = f"tensorboard --logdir {trainer.logger.save_dir}"
+        rows |= where_to_look(trainer)
         print("\n" + "\n".join(f"{name:16} {value}" for name, value in rows.items()))
+
+
+def where_to_look(trainer: Any) -> dict[str, str]:
+    """The last lines of a run's output, by name; none without TensorBoard."""
+    if not isinstance(trainer.logger, TensorBoardLogger):
+        return {}
+    return {"run folder": trainer.logger.log_dir, "look at it": f"tensorboard --logdir {trainer.logger.save_dir}"}
 
 
 class SampleText(Callback):
@@ -148,7 +153,11 @@ class SampleText(Callback):
         for number, (prompt, limit) in enumerate(self._chosen.items()):
             with torch.compiler.set_stance("force_eager"):  # each length would be compiled anew
                 new = model.complete(prompt, Asked(limit, Sampling(self.temperature)), seed=0)
-            # Verbatim, in Markdown: indented by four; what the model wrote begins at the bar.
-            text = "\n".join(f"    {line}" for line in f"{prompt}|{new}".split("\n"))
-            trainer.logger.experiment.add_text(f"samples/{number}", text, trainer.global_step)
+            # What the model wrote begins at the bar.
+            trainer.logger.experiment.add_text(f"samples/{number}", verbatim(f"{prompt}|{new}"), trainer.global_step)
         backbone.train(training)
+
+
+def verbatim(text: str) -> str:
+    """Markdown that shows a text as it is: indented by four."""
+    return "\n".join(f"    {line}" for line in text.split("\n"))

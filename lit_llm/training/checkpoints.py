@@ -47,7 +47,7 @@ class LastCheckpoint(Checkpoint):
         self.every_n_train_steps = every_n_train_steps
         self.saved: Path | None = None  # the file, once it is written
         self._saved_step: int | None = None
-        self._last_step, self._has_stepped, self._is_due = 0, True, False
+        self._last_step, self._has_stepped, self._is_due, self._is_ending = 0, True, False, False
         self._signals, self._signal = Signals(), 0
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
@@ -90,8 +90,17 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Save the end."""
+        self._is_ending = True
         self._save(trainer)
+        self._is_ending = False
         self._obey(trainer)
+
+    def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Say of a run that has ended where a longer one goes on."""
+        if self._is_ending:
+            loop = checkpoint["loops"]["fit_loop"]
+            _leave_open(loop["epoch_progress"], loop["epoch_loop.batch_progress"])
+            checkpoint["epoch"] = loop["epoch_progress"]["current"]["completed"]
 
     def _obey(self, trainer: Any) -> None:
         if self._signal:
@@ -108,3 +117,18 @@ class LastCheckpoint(Checkpoint):
         path = self._path(trainer)
         trainer.save_checkpoint(path)
         self.saved, self._saved_step = path, trainer.global_step
+
+
+def _leave_open(epochs: dict[str, Any], batches: dict[str, Any]) -> None:
+    """Mend Lightning's counts at the end of a run by steps, in the state that goes into a checkpoint (lightning 2.6).
+
+    They have the epoch in which it ends as a whole one, so that what is left of it would be of the next; and after a
+    whole one they still have its batches, to which those of the next would be added.
+    """
+    if batches["is_last_batch"]:
+        batches["is_last_batch"] = False
+        batches["current"] = dict.fromkeys(batches["current"], 0)
+        return
+    for counts in (epochs["total"], epochs["current"]):
+        counts["processed"] -= 1
+        counts["completed"] -= 1

@@ -10,6 +10,12 @@ from torch.autograd.function import once_differentiable
 from lit_llm.batch import IGNORE_INDEX
 
 
+def token_losses(logits: Tensor, targets: Tensor) -> Tensor:
+    """Maps (B, T, V) logits and (B, T) targets to the (B, T) cross-entropy of each in nats; 0 where there is none."""
+    losses = F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), reduction="none")
+    return losses.view_as(targets)
+
+
 class HeadLoss(nn.Module):
     """A loss that contains the output layer: called with hidden states and the output matrix instead of logits."""
 

@@ -1,7 +1,7 @@
 """Optimizers and schedules that torch lacks. Everything here takes parameters and knows no module."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import nullcontext
 from typing import Any
 
@@ -13,27 +13,62 @@ from torch.optim.lr_scheduler import LambdaLR
 from torch.overrides import TorchFunctionMode
 
 
-def parameter_groups(backbone: nn.Module, rest: Iterable[nn.Parameter] = ()) -> list[dict[str, Any]]:
+def parameter_groups(
+    backbone: nn.Module,
+    rest: Iterable[nn.Parameter] = (),
+    trained: Collection[nn.Parameter] | None = None,
+    layer_decay: float = 1.0,
+) -> list[dict[str, Any]]:
     """Named groups of the parameters that train: `matrices`, `tables` and `vectors`; only vectors are not decayed.
 
     Matrices are the 2-D weights inside the blocks; tables the embeddings, the output layer and what else has two axes
     or more; vectors the norms and biases. Decay on matrices and tables alone is GPT-2's and GPT-3's (Brown et al.,
     2020, appendix B).
 
+    With a decay of the rates by layer (ULMFiT's discriminative rates, Howard and Ruder, 2018,
+    https://arxiv.org/abs/1801.06146; by one factor as in ELECTRA, Clark et al., 2020,
+    https://arxiv.org/abs/2003.10555) each layer has groups of its own, `matrices.3` or `tables.embedding`, whose
+    `lr_factor` is for `scale_rates`. Norm, head and what lies outside the network keep the whole rate; a tied head is
+    a part of the embedding.
+
     Args:
         backbone: The network; what lies under `blocks` is inside the blocks.
         rest: Parameters outside the network.
+        trained: Those that train, now or later. None: all that ask for gradients.
+        layer_decay: Factor of the learning rate from each layer to the one below it, in (0, 1].
     """
-    groups: dict[str, list[nn.Parameter]] = {"matrices": [], "tables": [], "vectors": []}
+    wanted = None if trained is None else {id(parameter) for parameter in trained}
+    groups: dict[str, dict[str, Any]] = {}
     for name, parameter in [*backbone.named_parameters(), *(("", p) for p in rest)]:
-        if parameter.requires_grad:
-            is_matrix = parameter.ndim == 2 and name.startswith("blocks.")
-            groups["vectors" if parameter.ndim < 2 else "matrices" if is_matrix else "tables"].append(parameter)
-    made: list[dict[str, Any]] = [{"params": params, "name": name} for name, params in groups.items() if params]
-    for group in made:
-        if group["name"] == "vectors":
+        if not (parameter.requires_grad if wanted is None else id(parameter) in wanted):
+            continue
+        is_matrix = parameter.ndim == 2 and name.startswith("blocks.")
+        kind = "vectors" if parameter.ndim < 2 else "matrices" if is_matrix else "tables"
+        layer, distance = _layer(backbone, name) if layer_decay != 1 else ("", 0)
+        group = groups.setdefault(kind + layer, {"params": [], "name": kind + layer})
+        group["params"].append(parameter)
+        if kind == "vectors":
             group["weight_decay"] = 0.0
-    return made
+        if layer_decay != 1:
+            group["lr_factor"] = layer_decay**distance
+    order = ("matrices", "tables", "vectors")
+    return sorted(groups.values(), key=lambda group: order.index(group["name"].partition(".")[0]))
+
+
+def _layer(backbone: nn.Module, name: str) -> tuple[str, int]:
+    """What a parameter's layer is called in the names of groups, and how many layers lie above it."""
+    blocks = len(backbone.blocks)  # type: ignore[arg-type]
+    part, _, inner = name.partition(".")
+    if part == "blocks":
+        number = inner.partition(".")[0]
+        return f".{number}", blocks - int(number)
+    return (".embedding", blocks + 1) if part == "embedding" else ("", 0)
+
+
+def scale_rates(optimizer: Optimizer) -> None:
+    """Multiply the learning rate of each group by its `lr_factor`, before a schedule takes it for the initial one."""
+    for group in optimizer.param_groups:
+        group["lr"] *= group.get("lr_factor", 1.0)
 
 
 class _InFloat32(TorchFunctionMode):
@@ -50,7 +85,7 @@ class MuonAdamW(Optimizer):
     (Liu et al., 2025, https://arxiv.org/abs/2502.16982), so that one learning rate suits both.
 
     Args:
-        params: Named parameter groups; `matrices` go to Muon.
+        params: Named parameter groups; `matrices`, and `matrices.3` of a layer, go to Muon.
         lr: Learning rate of AdamW.
         muon_lr: Learning rate of Muon. None: the same.
         betas: Decay of AdamW's two averages.
@@ -71,8 +106,8 @@ class MuonAdamW(Optimizer):
         momentum: float = 0.95,
     ) -> None:
         groups = [dict(group) for group in params]
-        matrices = [group for group in groups if group.get("name") == "matrices"]
-        others = [group for group in groups if group.get("name") != "matrices"]
+        matrices = [group for group in groups if _is_of_matrices(group)]
+        others = [group for group in groups if not _is_of_matrices(group)]
         if not matrices or not others:
             raise ValueError("MuonAdamW needs a parameter group named 'matrices', and others beside it")
         self.muon = Muon(
@@ -120,6 +155,10 @@ class MuonAdamW(Optimizer):
         self.muon.load_state_dict(state_dict["muon"])
         self.adamw.load_state_dict(state_dict["adamw"])
         self.param_groups = [*self.muon.param_groups, *self.adamw.param_groups]
+
+
+def _is_of_matrices(group: dict[str, Any]) -> bool:
+    return str(group.get("name")).partition(".")[0] == "matrices"
 
 
 class Schedule(LambdaLR):
@@ -222,6 +261,14 @@ class WarmupStableDecay(Schedule):
     def after_warmup(self, step: int) -> float:
         """The peak, and a straight line down."""
         return min(max(self.end - step, 0) / max(self.decay_steps, 1), 1.0)
+
+
+def restart(schedule: Any) -> None:
+    """Set the rates to those of a schedule; a checkpoint brings those of its own, which may have ended."""
+    if isinstance(schedule, LambdaLR):
+        factors = [factor(schedule.last_epoch) for factor in schedule.lr_lambdas]
+        for group, base, factor in zip(schedule.optimizer.param_groups, schedule.base_lrs, factors, strict=True):
+            group["lr"] = base * factor
 
 
 def total_norm(parameters: Iterable[nn.Parameter]) -> Tensor:

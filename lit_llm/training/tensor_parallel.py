@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from lit_llm.backbone.layers import MLP, CausalSelfAttention, GatedMLP
+from lit_llm.backbone.lora import LoRALinear
 
 
 class Split(NamedTuple):
@@ -167,6 +168,8 @@ def splittable(backbone: nn.Module, ranks: int) -> list[Splittable]:
             what = "heads" if first == "qkv" else "hidden units"
             raise ValueError(f"the {counts} {what} of '{name}' cannot be shared by {ranks} ranks; choose a multiple")
     for name, part in backbone.named_modules():
+        if isinstance(part, LoRALinear):
+            raise ValueError(f"tensor parallelism cannot share the adapter of '{name}'; configs/overlays/fsdp.yaml can")
         if isinstance(part, nn.Dropout) and part.p > 0:
             raise ValueError(
                 f"'{name}' drops out with {part.p}, on each rank something else; tensor parallelism needs 0"

@@ -4,13 +4,15 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from pkgutil import resolve_name
 from typing import Any, Protocol
 
 import torch
-from jsonargparse import ArgumentError, ArgumentParser
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from torch import Tensor, nn
 
 from lit_llm.backbone import GPT
+from lit_llm.backbone.lora import adapter_names
 from lit_llm.sentences import sentence
 
 
@@ -40,7 +42,7 @@ def build(settings: dict[str, Any], device: str | torch.device = "cpu") -> GPT:
         ValueError: If the settings name what cannot be built here.
     """
     with _refusal(settings), torch.device(device):
-        backbone: GPT = (parser := _parser()).instantiate(parser.parse_object({"backbone": settings})).backbone
+        backbone: GPT = _parser().instantiate(_parsed(settings)).backbone
     return backbone.eval()
 
 
@@ -54,9 +56,31 @@ def complete(settings: dict[str, Any]) -> dict[str, Any]:
         ValueError: If they name what cannot be built here.
     """
     with _refusal(settings):
-        whole = (parser := _parser()).dump(parser.parse_object({"backbone": settings}), skip_unset=False, format="json")
+        whole = _parser().dump(_parsed(settings), skip_unset=False, format="json")
     found: dict[str, Any] = json.loads(whole)["backbone"]
     return found
+
+
+def _parsed(settings: dict[str, Any]) -> Namespace:
+    """The settings, checked; every class that they name is a part of a network: a function could do anything."""
+    parsed = _parser().parse_object({"backbone": settings})
+    for name in _class_paths(parsed):
+        cls = resolve_name(name)
+        if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
+            raise ValueError(f"'{name}' is no part of a network (a class of torch.nn.Module)")
+    return parsed
+
+
+def _class_paths(content: Any) -> Iterator[str]:
+    if isinstance(content, Namespace):
+        content = vars(content)
+    if isinstance(content, dict):
+        if isinstance(name := content.get("class_path"), str):
+            yield name
+        content = list(content.values())
+    if isinstance(content, list):
+        for part in content:
+            yield from _class_paths(part)
 
 
 @contextmanager
@@ -110,6 +134,7 @@ def fill(
 
 
 def tensors_of(module: nn.Module) -> dict[str, Tensor]:
-    """What of a module is saved: parameters, a tied one once, and those buffers that are not made anew."""
-    saved = module.state_dict().keys()
-    return dict(module.named_parameters()) | {name: own for name, own in module.named_buffers() if name in saved}
+    """What of a module is saved: parameters, a tied one once, and those buffers that are not made anew; no adapter."""
+    saved, adapters = module.state_dict().keys(), adapter_names(module)
+    buffers = {name: own for name, own in module.named_buffers() if name in saved}
+    return {name: own for name, own in module.named_parameters() if name not in adapters} | buffers

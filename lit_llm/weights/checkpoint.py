@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from lit_llm.backbone import GPT
+from lit_llm.weights.adapters import is_adapter, merging_entries
 from lit_llm.weights.build import tensors_of
-from lit_llm.weights.families.names import Entry, Same
+from lit_llm.weights.families.names import Entry
 from lit_llm.weights.matching import Stored
 from lit_llm.weights.source import Source
 
@@ -126,19 +127,25 @@ def checkpoint_source(path: str | Path, checkpoint: dict[str, Any]) -> Source:
         )
     weights = {name: value for name, value in checkpoint["state_dict"].items() if isinstance(value, Tensor)}
 
+    try:
+        entry = merging_entries(weights, checkpoint["hyper_parameters"].get("lora"))
+    except ValueError as error:
+        raise ValueError(f"the checkpoint '{path}' cannot be used: {error}") from error
+
     def entries(module: nn.Module) -> list[Entry]:
         prefix = "backbone." if isinstance(module, GPT) else ""
-        return [Entry(name, (prefix + name,), Same()) for name in tensors_of(module)]
+        return [entry(name, prefix + name) for name in tensors_of(module)]
 
     return Source(
         str(path),
         settings,
-        {name: Stored(tuple(value.shape), value.dtype) for name, value in weights.items()},
+        {name: Stored(tuple(value.shape), value.dtype) for name, value in weights.items() if not is_adapter(name)},
         weights.__getitem__,
         entries,
         is_harmless=lambda name: not name.startswith("backbone."),  # the head of another task
         tokenizer=checkpoint.get("tokenizer"),
         module=module_class(checkpoint),
+        class_names=tuple(checkpoint["hyper_parameters"].get("class_names") or ()),
     )
 
 

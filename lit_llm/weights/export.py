@@ -9,19 +9,23 @@ from typing import Literal
 from lit_llm.usage import Parser
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
-MARKS = ("config.json", "settings.json")  # a folder with one of them holds a model
+MARKS = ("config.json", "settings.json", "adapter.json")  # a folder with one of them holds a model
 
 
 def run(args: list[str]) -> int:
-    """Write a checkpoint as a folder that other programs load."""
+    """Write a model as a folder that other programs load."""
     parser = Parser(
         prog="lit-llm export",
-        description="Write a checkpoint as a folder that transformers, vLLM and llama.cpp's converter load.",
+        description="Write a model as a folder that transformers, vLLM and llama.cpp's converter load.",
     )
-    parser.add_argument("--checkpoint", type=str, required=True, help="a .ckpt file, a run folder, or a folder of runs")
+    sources = "a .ckpt file, a run folder or a folder of runs; or a model of the Hugging Face hub, or a folder of one"
+    parser.add_argument("--checkpoint", type=str, required=True, help=sources)
     parser.add_argument("--out", type=Path, required=True, help="the folder to write")
     parser.add_argument(
-        "--format", type=Literal["hf", "lit"], default="hf", help="Hugging Face's layout, or ours for any backbone"
+        "--format",
+        type=Literal["hf", "lit", "adapter"],
+        default="hf",
+        help="Hugging Face's layout, ours for any backbone, or the adapters (--model.lora) alone",
     )
     parser.add_argument(
         "--dtype", type=Literal["fp32", "bf16", "fp16"] | None, default=None, help="of the weights; null: as they are"
@@ -36,17 +40,27 @@ def run(args: list[str]) -> int:
 
     import torch
 
-    from lit_llm.weights.checkpoint import open_checkpoint
+    from lit_llm.weights.adapters import write_adapter
     from lit_llm.weights.exporting import Exported
+    from lit_llm.weights.open import open_with_checkpoint
 
-    file, checkpoint = open_checkpoint(config.checkpoint)
+    source, checkpoint = open_with_checkpoint(config.checkpoint)
+    if config.format == "adapter":
+        if config.dtype is not None:
+            raise ValueError(f"--dtype {config.dtype} is not for an adapter, which stays as it is; leave it out")
+        if not checkpoint:
+            raise ValueError(f"'{source.name}' is no checkpoint of a run, and only those have an adapter to write")
+        write_whole(out, lambda folder: write_adapter(folder, checkpoint))
+        print(f"{out}: an adapter of '{checkpoint['hyper_parameters']['init_from']}' from {source.name}")
+        return 0
     dtype = getattr(torch, DTYPES[config.dtype]) if config.dtype else None
     try:
-        exported = Exported.of(file, checkpoint, own_layout=config.format == "lit")
+        exported = Exported.of(source, checkpoint, own_layout=config.format == "lit")
     except ValueError as error:
-        raise ValueError(f"'{file}' cannot be exported: {error}") from error
+        said = str(error) if source.name in str(error) else f"'{source.name}' cannot be exported: {error}"
+        raise ValueError(said) from error
     write_whole(out, lambda folder: exported.write(folder, dtype, int(config.shard_size * 1e9)))
-    print(f"{out}: {exported} from {file}")
+    print(f"{out}: {exported} from {source.name}")
     return 0
 
 

@@ -1,6 +1,7 @@
 """A trained model as the files of a folder: in the layout of its Hugging Face family, or in our own."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -9,13 +10,15 @@ import torch
 from torch import Tensor
 
 from lit_llm.backbone import GPT
+from lit_llm.data.chat_encoding import ends_of_texts
 from lit_llm.data.huggingface import tokenizer_files
-from lit_llm.data.tokenizer import Tokenizer, from_state
-from lit_llm.weights.checkpoint import checkpoint_source
-from lit_llm.weights.families import Family, family_for
+from lit_llm.data.pretrained import come_along
+from lit_llm.data.tokenizer import Tokenizer, to_state
+from lit_llm.weights.families import FAMILIES, Family, family_for
 from lit_llm.weights.lit_folder import SETTINGS, lit_settings
 from lit_llm.weights.model_card import model_card
-from lit_llm.weights.safetensors_out import write_tensors
+from lit_llm.weights.safetensors_out import Parted, write_tensors
+from lit_llm.weights.source import Source
 
 
 @dataclass(frozen=True)
@@ -36,39 +39,42 @@ class Same:
 
 @dataclass(frozen=True)
 class Exported:
-    """What is written of a checkpoint.
+    """What is written of a source.
 
     Args:
-        file: The checkpoint.
-        checkpoint: What it holds.
+        source: Where it comes from.
+        checkpoint: What it holds beside the weights, if it is a checkpoint.
         backbone: The network in it.
         tokenizer: The tokenizer in it. None: there is none.
         family: Whose layout is written. None: our own.
     """
 
-    file: Path
+    source: Source
     checkpoint: dict[str, Any]
     backbone: GPT
     tokenizer: Tokenizer | None
     family: Family | None
 
     @classmethod
-    def of(cls, file: Path, checkpoint: dict[str, Any], own_layout: bool = False) -> Self:
+    def of(cls, source: Source, checkpoint: dict[str, Any], own_layout: bool = False) -> Self:
         """Everything that can be refused is refused here, before anything is written.
 
+        What came in the layout of a family goes out in that one; a checkpoint, in the first one that can express it.
+
         Raises:
-            ValueError: If the checkpoint cannot be used, no family can express its backbone, or its tokenizer has
-                more ids than the backbone.
+            ValueError: If the source cannot be used, no family can express its backbone, or its tokenizer has more
+                ids than the backbone.
         """
-        backbone = checkpoint_source(file, checkpoint).backbone()
-        tokenizer = from_state(checkpoint["tokenizer"]) if "tokenizer" in checkpoint else None
+        backbone = source.backbone()
+        tokenizer = come_along(source) if source.has_tokenizer else None
         if tokenizer is not None and tokenizer.vocab_size > backbone.vocab_size:
             raise ValueError(f"its tokenizer has {tokenizer.vocab_size} ids and its backbone {backbone.vocab_size}")
         try:
-            family = None if own_layout else family_for(checkpoint["hyper_parameters"]["backbone"])
+            family = FAMILIES[source.model_type] if source.model_type else None
+            family = None if own_layout else family or family_for(source.settings)
         except ValueError as error:
             raise ValueError(f"{error}; --format lit writes it in our own layout") from error
-        exported = cls(file, checkpoint, backbone, tokenizer, family)
+        exported = cls(source, checkpoint, backbone, tokenizer, family)
         if family is not None:
             exported._texts(family, torch.float32)
         return exported
@@ -88,27 +94,37 @@ class Exported:
         """
         state = self.backbone.state_dict()
         dtype = dtype or next(iter(state.values())).dtype
-        entries = self.family.entries(self.backbone) if self.family else [Same(name) for name in state]
-        write_tensors(folder, state, entries, dtype, shard_size)
+        write_tensors(folder, state, self._entries(), dtype, shard_size)
         model_type = self.family.model_type if self.family else None
         texts = self._texts(self.family, dtype) if self.family else self._own_texts()
-        texts["README.md"] = model_card(self.file, self.checkpoint, self.backbone.num_parameters(), model_type)
+        texts["README.md"] = model_card(self.source, self.checkpoint, self.backbone.num_parameters(), model_type)
         for name, text in texts.items():
             (folder / name).write_text(text, encoding="utf-8")
 
+    def _entries(self) -> Sequence[Parted]:
+        """The tensors to write, under the spelling that they came in: some families have had several."""
+        if self.family is None:
+            return [Same(name) for name in self.backbone.state_dict()]
+        return self.family.entries(self.backbone, self.source.stored.keys() if self.source.model_type else None)
+
     def _texts(self, family: Family, dtype: torch.dtype) -> dict[str, str]:
-        config = family.config(self.checkpoint["hyper_parameters"]["backbone"], dtype) | self._ends()
+        config = family.config(self.source.settings, dtype) | self._ends()
         texts = {"config.json": json.dumps(config, indent=2)}
         if self.tokenizer is not None:
             texts |= tokenizer_files(self.tokenizer, self.backbone.block_size)
         return texts | {"generation_config.json": json.dumps(self._ends(), indent=2)}
 
     def _own_texts(self) -> dict[str, str]:
-        tokenizer = self.checkpoint.get("tokenizer")
-        return {SETTINGS: lit_settings(self.checkpoint["hyper_parameters"]["backbone"], tokenizer)}
+        tokenizer = None if self.tokenizer is None else to_state(self.tokenizer)
+        return {SETTINGS: lit_settings(self.source.settings, tokenizer)}
 
-    def _ends(self) -> dict[str, int | None]:
+    def _ends(self) -> dict[str, int | list[int] | None]:
         """The ids around a text, as a generation needs them; batches are padded with the end."""
         begin = self.tokenizer.begin_of_text if self.tokenizer else None
         end = self.tokenizer.end_of_text if self.tokenizer else None
-        return {"bos_token_id": end if begin is None else begin, "eos_token_id": end, "pad_token_id": end}
+        ends = ends_of_texts(self.tokenizer) if self.tokenizer else []
+        return {
+            "bos_token_id": end if begin is None else begin,
+            "eos_token_id": ends if len(ends) > 1 else next(iter(ends), None),
+            "pad_token_id": end,
+        }

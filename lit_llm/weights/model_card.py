@@ -6,30 +6,34 @@ from typing import Any
 
 import yaml
 
+from lit_llm.weights.source import Source
 
-def model_card(file: Path, checkpoint: dict[str, Any], parameters: int, model_type: str | None) -> str:
+
+def model_card(source: Source, checkpoint: dict[str, Any], parameters: int, model_type: str | None) -> str:
     """A model card with the YAML header that the Hugging Face hub reads.
 
     Args:
-        file: The checkpoint; the configuration of its run lies one folder above.
-        checkpoint: What it holds.
+        source: Where it comes from; the configuration of a checkpoint's run lies one folder above.
+        checkpoint: What it holds beside the weights, if it is a checkpoint.
         parameters: Numbers in the weights.
         model_type: Its family. None: in our own layout.
     """
     header = {"tags": ["lit-llm", *([model_type] if model_type else [])], "pipeline_tag": "text-generation"}
     if model_type:
         header["library_name"] = "transformers"
-    config = _run_config(file)
-    facts = {"parameters": f"{parameters:,}", "optimizer steps": f"{checkpoint.get('global_step', 0):,}"}
+    config = _run_config(Path(source.name)) if checkpoint else {}
+    facts = {"parameters": f"{parameters:,}"}
+    if checkpoint:
+        facts["optimizer steps"] = f"{checkpoint.get('global_step', 0):,}"
     rows = [f"| {name} | {value} |" for name, value in {**facts, **_metrics(checkpoint)}.items()]
     settings = {key: config[key] for key in ("model", "trainer", "seed_everything") if key in config}
     sections = {
         "Results": "\n".join(["| | |", "|---|---|", *rows]),
-        "Data": _as_yaml(config.get("data") or "Of the run, nothing is known but the checkpoint."),
-        "Settings": _as_yaml(settings or checkpoint["hyper_parameters"].get("backbone")),
+        "Data": _as_yaml(config.get("data") or _origin(source, checkpoint)),
+        "Settings": _as_yaml(settings or source.settings),
     }
     parts = [
-        f"# {_name(config, file)}",
+        f"# {_name(config, Path(source.name), checkpoint)}",
         _use(model_type),
         *(f"## {title}\n\n{text}" for title, text in sections.items()),
     ]
@@ -40,7 +44,7 @@ def _use(model_type: str | None) -> str:
     if model_type is None:
         return "A model in the layout of lit_llm, which `lit-llm` reads."
     return (
-        "A language model trained with lit_llm.\n\n"
+        "A language model written by lit_llm.\n\n"
         "```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
         'model, tokenizer = AutoModelForCausalLM.from_pretrained("."), AutoTokenizer.from_pretrained(".")\n```'
     )
@@ -55,10 +59,16 @@ def _run_config(file: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def _name(config: dict[str, Any], file: Path) -> str:
+def _origin(source: Source, checkpoint: dict[str, Any]) -> str:
+    if checkpoint:
+        return "Of the run, nothing is known but the checkpoint."
+    return f"These are the weights of `{source.name}` as they were; its licence is theirs."
+
+
+def _name(config: dict[str, Any], file: Path, checkpoint: dict[str, Any]) -> str:
     logger = (config.get("trainer") or {}).get("logger")
     named = logger.get("init_args", {}).get("name") if isinstance(logger, dict) else None
-    return str(named or file.stem)
+    return str(named or (file.stem if checkpoint else file.name))
 
 
 def _metrics(checkpoint: dict[str, Any]) -> dict[str, str]:

@@ -1,10 +1,13 @@
 """What the user names as a source: found, and understood."""
 
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from lit_llm.backbone import GPT
+from lit_llm.weights.adapters import SETTINGS as ADAPTER
+from lit_llm.weights.adapters import StoredAdapter
 from lit_llm.weights.build import tensors_of
 from lit_llm.weights.checkpoint import checkpoint_source, open_checkpoint
 from lit_llm.weights.families import Entry, family_of
@@ -22,20 +25,34 @@ def open_source(name: str | Path) -> Source:
 
     Args:
         name: A model of the Hugging Face hub (`owner/name`, `owner/name@revision`), a folder of one (config.json and
-            safetensors files, or what `lit-llm export --format lit` wrote), a checkpoint of ours, a run folder, or a
-            folder of runs.
+            safetensors files, or what `lit-llm export` wrote: `--format lit`, or an adapter, whose base is then
+            opened, too), a checkpoint of ours, a run folder, or a folder of runs.
 
     Raises:
         ValueError: If there is none, its family is not known, or a file is missing, damaged, or one that is not opened
             for safety.
     """
+    return open_with_checkpoint(name)[0]
+
+
+def open_with_checkpoint(name: str | Path) -> tuple[Source, dict[str, Any]]:
+    """A source, and all that a checkpoint of ours holds beside the weights; nothing for others.
+
+    Args:
+        name: As in `open_source`.
+
+    Raises:
+        ValueError: As in `open_source`.
+    """
     path = find_folder(name)
+    if (path / ADAPTER).exists():
+        return _adapter(path), {}
     if (path / "config.json").exists():
-        return _huggingface(str(name), path)
+        return _huggingface(str(name), path), {}
     if (path / SETTINGS).exists():
-        return _own_layout(str(name), path)
+        return _own_layout(str(name), path), {}
     file, checkpoint = open_checkpoint(path)
-    return checkpoint_source(file, checkpoint)
+    return checkpoint_source(file, checkpoint), checkpoint
 
 
 def find_folder(name: str | Path, with_weights: bool = True) -> Path:
@@ -75,6 +92,17 @@ def _single(path: Path) -> Path:
     return path
 
 
+def _adapter(folder: Path) -> Source:
+    stored = StoredAdapter.read(folder)
+    try:
+        base = open_source(stored.base)
+    except ValueError as error:
+        raise ValueError(
+            f"the base of the adapter '{folder}' is missing: {error}; say in its {ADAPTER} where it is"
+        ) from error
+    return stored.source(base)
+
+
 def _own_layout(name: str, folder: Path) -> Source:
     settings, tokenizer = read_lit_folder(folder)
     files = TensorFiles(folder)
@@ -101,4 +129,4 @@ def _huggingface(name: str, folder: Path) -> Source:
     def is_harmless(tensor: str) -> bool:
         return family.ignores(tensor) or HEADS.search(tensor) is not None
 
-    return Source(name, settings, files.stored, files, entries, is_harmless, folder)
+    return Source(name, settings, files.stored, files, entries, is_harmless, folder, model_type=family.model_type)

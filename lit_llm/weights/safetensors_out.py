@@ -10,6 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lit_llm.weights.checksums import with_checksums
+
 METADATA = {"format": "pt"}  # without it transformers refuses the file
 
 
@@ -50,7 +52,7 @@ def write_tensors(
             for entry in shard
             for their, part in zip(entry.theirs, entry.split(state[entry.name]), strict=True)
         }
-        save_file(tensors, folder / name, METADATA)
+        save_file(tensors, folder / name, with_checksums(METADATA, tensors))
         index |= dict.fromkeys(tensors, name)
     if len(shards) > 1:
         total = sum(math.prod(tensor.shape) for tensor in state.values()) * dtype.itemsize

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_llm.backbone import GPT
+from lit_llm.backbone.lora import adapter_names
 from lit_llm.weights.build import build, fill, tensors_of
 from lit_llm.weights.families.names import Entry
 from lit_llm.weights.matching import Stored, leftovers, some
@@ -59,6 +60,8 @@ class Source:
         folder: Where the files of the tokenizer lie. None: in no folder.
         tokenizer: State of the tokenizer. None: there is none, or it lies in the folder.
         module: The LightningModule that wrote them. None: none, or one that cannot be imported here.
+        model_type: The family whose layout it is in. None: in our own.
+        class_names: Names of the classes that its head tells apart; none if there is no such head.
     """
 
     name: str
@@ -70,6 +73,8 @@ class Source:
     folder: Path | None = None
     tokenizer: dict[str, Any] | None = None
     module: type | None = None
+    model_type: str | None = None
+    class_names: tuple[str, ...] = ()
 
     @property
     def has_tokenizer(self) -> bool:
@@ -136,7 +141,7 @@ class Source:
             self.name,
             len(filled),
             sum(own[name].numel() for name in filled),
-            tuple(name for name in own if name not in filled),
+            (*(name for name in own if name not in filled), *sorted(adapter_names(module))),
             tuple(dropped),
         )
 

@@ -1,9 +1,11 @@
 """Tensors of a folder of safetensors files, by name: mapped from disk, and checked before anything is read.
 
 Stricter than other loaders: a file that is cut short, a name that stands twice, a shard that is missing or that lies
-elsewhere are refused, and pickles are not opened at all.
+elsewhere are refused, and pickles are not opened at all. Where checksums are known, of our own exports and of what lies
+in the hub's cache, no flipped bit gets by; the format itself has none.
 """
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from lit_llm.weights.checksums import checksum, is_damaged_blob, noted_checksums
 from lit_llm.weights.json_file import read_json
 from lit_llm.weights.matching import Stored, some
 
@@ -39,7 +42,9 @@ class TensorFiles:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._files: dict[str, Any] = {}  # by name of a tensor
+        self._files: dict[str, tuple[Path, Any]] = {}  # by name of a tensor
+        self._checksums: dict[str, int] = {}  # of those that have one
+        self._whole: set[Path] = set()  # files that were looked at as wholes
         self.stored: dict[str, Stored] = {}
         index = _index(folder)
         for path in _files(folder, index):
@@ -54,15 +59,26 @@ class TensorFiles:
                 part = file.get_slice(name)
                 dtype = part.get_dtype()
                 self.stored[name] = Stored(tuple(part.get_shape()), DTYPES.get(dtype, dtype))
-                self._files[name] = file
-        except (SafetensorError, OSError) as error:
+                self._files[name] = path, file
+            self._checksums |= noted_checksums(file.metadata())
+        except (SafetensorError, OSError, json.JSONDecodeError) as error:
             raise ValueError(f"'{path}' {_what_it_is(path, error)}") from error
         if missing := sorted(expected - self.stored.keys()):
             raise ValueError(f"'{path}' lacks {some(missing)}, which the index says to be there")
 
     def __call__(self, name: str) -> Tensor:
-        """A tensor, in the memory of its file."""
-        tensor: Tensor = self._files[name].get_tensor(name)
+        """A tensor, in the memory of its file.
+
+        Raises:
+            ValueError: If it, or all of its file, is not what a checksum says.
+        """
+        path, file = self._files[name]
+        if path not in self._whole and is_damaged_blob(path):
+            raise ValueError(f"'{path}' is damaged, by its SHA-256; delete '{path.resolve()}', and it is fetched again")
+        self._whole.add(path)
+        tensor: Tensor = file.get_tensor(name)
+        if name in self._checksums and self._checksums[name] != checksum(tensor):
+            raise ValueError(f"'{path}' is damaged: {name} is not what was written; export it again")
         return tensor
 
 

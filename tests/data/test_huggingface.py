@@ -1,45 +1,22 @@
 """Our tokenizers as files of the `tokenizers` library: transformers loads them and gives equal ids."""
 
+import io
 import json
-import random
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sentencepiece import SentencePieceTrainer
 from test_tokenizer_folder import folder
-from test_tokenizer_kinds import KINDS
+from tiny_tokenizers import KINDS, STRINGS
 
 from lit_llm.data.bpe import BPE, PATTERN, Tiktoken, TokenizerFile, train_bpe
 from lit_llm.data.huggingface import merges_of, tokenizer_files
 from lit_llm.data.ranks import Ranks
+from lit_llm.data.sentence_pieces import SentencePieces
 from lit_llm.data.tokenizer import Bytes, Characters, Tokenizer
 from lit_llm.data.tokenizer_folder import tokenizer_of
-
-SCRIPTS = [
-    "The quick brown fox jumps over the lazy dog; they'll see 2,048 cats!",
-    "Größe, façade, naïve, Łódź, ﬁ, Ⅷ: “quotes” …",
-    "Съешь же ещё этих мягких французских булок",
-    "日本語の文章、中文句子。한국어 문장",
-    "עִבְרִית עברית",
-    "العربية جميلة ١٢٣",
-    "हिन्दी और தமிழ்",
-    "ไทยไม่มีช่องว่าง",
-    "🙂🚀👩‍🚀🏳️‍🌈👍🏽 e\u0301",
-    "def f(x):\n\treturn x**2  # comment\r\n\n   ",
-]
-
-
-def hundred_strings() -> list[str]:
-    """Ten scripts, and mixtures of pieces of them in which white space stands anywhere."""
-    draw = random.Random(0)
-    words = [word for line in SCRIPTS for word in re.findall(r"\s+|\S{1,5}", line)]
-    mixed = ["".join(draw.choice([*words, " ", "\n"]) for _ in range(draw.randrange(1, 20))) for _ in range(88)]
-    return [*SCRIPTS, "", " ", *mixed]
-
-
-STRINGS = hundred_strings()
 
 
 def fitted(tokenizer: Tokenizer) -> Tokenizer:
@@ -194,3 +171,13 @@ def test_a_rule_for_words_that_the_library_reads_otherwise() -> None:
     tokenizer = Ranks.from_state({**state, "begin_of_text": None, "end_of_text": None, "chat_template": None})
     with pytest.raises(ValueError, match="cuts text into words by the rule"):
         tokenizer_files(tokenizer, 7)
+
+
+def test_a_sentencepiece_model_of_another_kind_is_refused() -> None:
+    """Unigram ones join pieces by their odds, which no list of merges says."""
+    content = io.BytesIO()
+    sentences = iter([f"the cat sat on mat {number}" for number in range(200)])
+    settings = {"model_type": "unigram", "vocab_size": 40, "hard_vocab_limit": False, "minloglevel": 2}
+    SentencePieceTrainer.train(sentence_iterator=sentences, model_writer=content, **settings)
+    with pytest.raises(ValueError, match=r"is of the kind UNIGRAM with .* only BPE .* --format lit keeps it as it is"):
+        tokenizer_files(SentencePieces(content.getvalue()), 7)

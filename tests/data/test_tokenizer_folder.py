@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_tokenizers import TEXT
 
 from lit_llm.data.bpe import END_OF_TEXT, train_bpe
 from lit_llm.data.tokenizer import from_state, to_state
 from lit_llm.data.tokenizer_folder import tokenizer_of
 
-TEXT = "the cat sat on the mat; they'll see 2,048 cats.\n\n  Don't the cats' mats fit?\r\n\tnaïve 日本 🙂 " * 3
 CONTENT = train_bpe([TEXT], 300, [END_OF_TEXT, "<|user|>"])  # 298, 299
 
 
@@ -32,6 +32,19 @@ def test_the_end_of_a_text_is_what_the_settings_say(tmp_path: Path) -> None:
     assert tokenizer_of(folder(tmp_path, generation_config={"eos_token_id": [298, 299]})).end_of_text == 298
     assert tokenizer_of(folder(tmp_path, tokenizer_config={"eos_token": "<|user|>"})).end_of_text == 299
     assert tokenizer_of(folder(tmp_path, tokenizer_config={"eos_token": {"content": "<|user|>"}})).end_of_text == 299
+
+
+def test_all_ends_of_a_generated_text_are_kept(tmp_path: Path) -> None:
+    """The tokenizer's own first; those it does not know are none, and nothing changes where there is one."""
+    one = to_state(tokenizer_of(folder(tmp_path, generation_config={"eos_token_id": 298})))
+    assert "other_ends" not in one  # states and fingerprints as before
+    tokenizer = tokenizer_of(folder(tmp_path, generation_config={"eos_token_id": [298, 299, 5, 298, 50256]}))
+    assert (tokenizer.end_of_text, tokenizer.other_ends, tokenizer.ends) == (298, (299,), {298, 299})
+    again = from_state(json.loads(json.dumps(to_state(tokenizer))))
+    assert again.ends == {298, 299}
+    assert again.fingerprint() == tokenizer.fingerprint()
+    turn = tokenizer_of(folder(tmp_path, tokenizer_config={"eos_token": "<|user|>"}))
+    assert (turn.end_of_text, turn.other_ends) == (299, (298,))
 
 
 def test_an_end_that_the_tokenizer_does_not_know_is_none(tmp_path: Path) -> None:

@@ -2,15 +2,14 @@
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_tokenizer_folder import TEXT, folder
-from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from test_tokenizer_folder import folder
+from tiny_tokenizers import AROUND, KINDS, TEXT, byte_level, byte_level_with_words
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
 from lit_llm.data.bpe import PROBE, Tiktoken
@@ -20,76 +19,6 @@ from lit_llm.data.tokenizer import Tokenizer, from_state, to_state, well_formed
 from lit_llm.data.tokenizer_folder import tokenizer_of
 from lit_llm.data.tokenizer_json import TokenizerJSON
 
-CONTROL = ["<unk>", "<s>", "</s>"]
-AROUND = processors.TemplateProcessing("<s> $A", "<s> $A $B", [("<s>", 1)])
-
-
-def bpe_with_byte_fallback() -> HuggingFaceTokenizer:
-    """As Llama 2: U+2581 for a space, one before each text, bytes for strangers."""
-    tokenizer = HuggingFaceTokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    replaced, strip = decoders.Replace("▁", " "), decoders.Strip(" ", 1, 0)
-    tokenizer.decoder = decoders.Sequence([replaced, decoders.ByteFallback(), decoders.Fuse(), strip])
-    every_byte = [f"<0x{byte:02X}>" for byte in range(256)]
-    special = [*CONTROL, *every_byte]
-    tokenizer.train_from_iterator(
-        [TEXT[:60]], trainers.BpeTrainer(vocab_size=320, special_tokens=special, show_progress=False)
-    )
-    content = json.loads(tokenizer.to_str())
-    content["added_tokens"] = content["added_tokens"][: len(CONTROL)]  # bytes are pieces
-    return HuggingFaceTokenizer.from_str(json.dumps(content))
-
-
-def unigram() -> HuggingFaceTokenizer:
-    """As T5 and XLM-R; a control token is a piece with the best score."""
-    tokenizer = HuggingFaceTokenizer(models.Unigram())
-    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
-    trainer = trainers.UnigramTrainer(vocab_size=90, special_tokens=CONTROL, unk_token="<unk>", show_progress=False)
-    tokenizer.train_from_iterator([TEXT, "<s> </s>"], trainer)
-    return tokenizer
-
-
-def words() -> HuggingFaceTokenizer:
-    """A word is found in the vocabulary as a whole, a control token as well."""
-    tokenizer = HuggingFaceTokenizer(models.WordLevel(unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    trainer = trainers.WordLevelTrainer(special_tokens=CONTROL, show_progress=False)
-    tokenizer.train_from_iterator([TEXT], trainer)
-    return tokenizer
-
-
-def byte_level(change: Callable[[HuggingFaceTokenizer], None] = lambda tokenizer: None) -> HuggingFaceTokenizer:
-    tokenizer = HuggingFaceTokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    change(tokenizer)
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(
-        vocab_size=290, special_tokens=CONTROL, initial_alphabet=alphabet, show_progress=False
-    )
-    tokenizer.train_from_iterator([TEXT], trainer)
-    return tokenizer
-
-
-def composed(tokenizer: HuggingFaceTokenizer) -> None:
-    tokenizer.normalizer = normalizers.NFC()
-
-
-def byte_level_with_words() -> HuggingFaceTokenizer:
-    """As Pythia: added tokens that are text."""
-    tokenizer = byte_level()
-    tokenizer.add_tokens([AddedToken("   ", normalized=False), AddedToken("日本", normalized=False)])
-    return tokenizer
-
-
-KINDS: dict[str, Callable[[], HuggingFaceTokenizer]] = {
-    "byte level": byte_level,
-    "byte level, composed": lambda: byte_level(composed),
-    "byte level with words": byte_level_with_words,
-    "byte fallback": bpe_with_byte_fallback,
-    "unigram": unigram,
-    "words": words,
-}
 LOSSLESS = ["byte level", "byte level with words", "byte fallback"]
 TEXTS = [PROBE, TEXT, "", " ", "a", " a", "  a  b", "   ", "\n", "é", "日本🙂"]
 

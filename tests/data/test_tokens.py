@@ -396,3 +396,27 @@ def test_preparing_is_nearly_as_fast_as_tiktoken_alone(
         alone.append(seconds(lambda: gpt2.encoding.encode_to_numpy(text, disallowed_special=())))
     print(f"{min(alone) / min(ours):.0%} of the rate of tiktoken alone, {len(text) / 1e6 / min(ours):.1f} MB/s")
     assert min(alone) > 0.8 * min(ours)
+
+
+class Begun(Bytes):
+    """Bytes with an id before every text, as sentencepiece models of Llama have one."""
+
+    vocab_size = 258
+    begin_of_text = 257
+
+
+@pytest.mark.parametrize("texts", [["the cat", "sat", "on a mat", "and saw"], ["x" * (2 * PIECE + 9)] + ["y"] * 9])
+def test_a_document_begins_with_its_id(tmp_path: Path, texts: list[str]) -> None:
+    """Each one once, however it is cut into pieces; in a folder of its own, and without such an id all is as before."""
+    for number, text in enumerate(texts):
+        (tmp_path / f"{number}.txt").write_text(text)
+    source = Source([str(tmp_path / "*.txt")], Reading())
+    folders = [corpus_folder(source, tokenizer, 0.0, 0.0, tmp_path / "cache") for tokenizer in (Begun(), Bytes())]
+    assert folders[0] != folders[1]
+    begun, plain = (
+        prepare(source, tokenizer, folder, 0.0, 0.0).tokens("train").tolist()
+        for tokenizer, folder in zip((Begun(), Bytes()), folders, strict=True)
+    )
+    documents = [[257, *text.encode(), 256] for text in texts]
+    assert begun == [i for document in documents for i in document]
+    assert plain == [i for i in begun if i != 257]

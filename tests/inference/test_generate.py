@@ -115,9 +115,10 @@ def test_it_stops_once_every_row_has_ended() -> None:
     """The row that ends first goes on until the last one has; an end in the prompt is no end."""
     prompts = [[0, 3], [7]]
     assert rows(generate(counting(), prompts, 9, GREEDY)) == [[4 + i for i in range(9)], [8 + i for i in range(9)]]
-    assert len(list(generate(counting(), prompts, 29, GREEDY, end_of_text=10))) == 7
-    assert len(list(generate(counting(), prompts, 2, GREEDY, end_of_text=10))) == 2
-    assert rows(generate(counting(), [[5, 5]], 3, GREEDY, end_of_text=5)) == [[6, 7, 8]]
+    assert len(list(generate(counting(), prompts, 29, GREEDY, ends=[10]))) == 7
+    assert len(list(generate(counting(), prompts, 2, GREEDY, ends=[10]))) == 2
+    assert len(list(generate(counting(), prompts, 29, GREEDY, ends=[6, 10]))) == 3  # of several, each row's first
+    assert rows(generate(counting(), [[5, 5]], 3, GREEDY, ends=[5])) == [[6, 7, 8]]
 
 
 def test_no_gradient() -> None:
@@ -201,7 +202,7 @@ def test_a_draft_tells_logprobs_and_ends_as_the_model_does() -> None:
     for one, other in zip(plain, guessed, strict=True):
         assert one.ids == other.ids
         assert float(one.logprobs) == pytest.approx(float(other.logprobs), abs=1e-4)  # type: ignore[arg-type]
-    assert rows(Speculation(counting(), counting()).generate([3], 20, GREEDY, end_of_text=9)) == [[4, 5, 6, 7, 8, 9]]
+    assert rows(Speculation(counting(), counting()).generate([3], 20, GREEDY, ends=[12, 9])) == [[4, 5, 6, 7, 8, 9]]
 
 
 def test_drafts_that_cannot_be() -> None:

@@ -12,7 +12,7 @@ from lit_llm.backbone import GPT
 from lit_llm.backbone.layers import CausalSelfAttention, Embedding, GatedMLP, Head
 from lit_llm.backbone.rotary import Rotary
 from lit_llm.inference.generate import generate
-from lit_llm.inference.products import fastest_row_product, prepare
+from lit_llm.inference.products import Product, fastest_row_product, prepare
 from lit_llm.inference.sampling import Sampling
 
 V, BLOCK_SIZE, PROMPT = 97, 23, [5, 1, 90, 7]
@@ -73,6 +73,19 @@ def test_matrices_take_the_memory_of_their_bits(parts: dict[str, Any], dtype: st
         if tensor.ndim > 1 and "positions" not in name
     }
     assert sum(stored.values()) == size * matrices
+
+
+@every_dtype
+@pytest.mark.parametrize("width", [24, 64, 172])
+@torch.inference_mode()
+def test_a_product_of_any_width(dtype: str, width: int) -> None:
+    """As near as the bits allow, whether or not the width is one that kernels read at once."""
+    drawn = torch.Generator().manual_seed(width)
+    weight = torch.randn(31, width, generator=drawn)
+    for rows in (1, 7, 40):
+        x = torch.randn(rows, width, generator=drawn)
+        y = Product(weight, None, dtype, fastest_row_product(Product(weight, None, dtype).weight))(x)
+        assert (y - x @ weight.T).std() < NEAR[dtype] * (x @ weight.T).std()
 
 
 def test_a_dtype_that_is_none_is_refused() -> None:

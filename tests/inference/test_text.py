@@ -64,6 +64,8 @@ def test_the_end_of_a_text_ends_it_and_is_not_shown() -> None:
             backbone.norm.bias.copy_(100 * backbone.embedding.tokens.weight[wanted])
             backbone.embedding.tokens.weight[wanted].mul_(3)
         assert own.complete("cat", Asked(6, GREEDY)) == text
+    own.tokenizer.other_ends = (0,)
+    assert own.complete("cat", Asked(6, GREEDY)) == ""
 
 
 def test_a_character_that_the_corpus_lacks_is_refused() -> None:

@@ -122,7 +122,8 @@ def test_a_module_made_in_python_has_a_safe_checkpoint(tmp_path) -> None:
     """Trap 4: its hyper-parameters hold no object, so that it loads without running code; numbers are kept."""
     module, run = Sized(tiny_backbone(), width=5, part=nn.Linear(2, 3)), trainer(max_steps=2, limit_val_batches=0)
     plain = {"lr_scheduler": None, "compile": False, "activation_checkpointing": False, "init_from": None}
-    plain["width"] = 5
+    plain |= {"random_start": False}
+    plain |= {"trainable": None, "unfreeze_by": "step", "layer_decay": 1.0, "lora": None, "width": 5}
     assert dict(module.hparams) == plain
     run.fit(module, tiny_data(tmp_path))
     path = tmp_path / "python.ckpt"

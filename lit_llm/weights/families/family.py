@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from lit_llm.backbone import GPT
-from lit_llm.weights.build import build
+from lit_llm.weights.build import build, tensors_of
 from lit_llm.weights.families.flat import Flat, facts, nested
 from lit_llm.weights.families.names import Entry, Named, Rows, Table
 from lit_llm.weights.families.rules import Config, Rule
@@ -126,7 +126,7 @@ class Family:
         Raises:
             ValueError: If the family has no name for a tensor.
         """
-        return [self._entry(backbone, name, present) for name in backbone.state_dict()]
+        return [self._entry(backbone, name, present) for name in tensors_of(backbone)]
 
     def ignores(self, name: str) -> bool:
         """Whether a tensor of theirs holds nothing that was learned, as a mask or a table of angles does."""

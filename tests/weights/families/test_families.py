@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lit_llm.backbone import GPT
 from lit_llm.inference.generate import Reader
+from lit_llm.weights.build import build, fill
 from lit_llm.weights.families import FAMILIES, family_for, family_of
 
 every_model = pytest.mark.parametrize("name", MODELS)
@@ -41,7 +42,7 @@ def test_every_family_has_a_model(models: Made) -> None:
 @every_model
 @torch.no_grad()
 def test_logits_are_those_of_transformers(models: Made, name: str) -> None:
-    """In fp32 to 1e-5 of their scale; the input is longer than the windows."""
+    """N11: in fp32 to 1e-5 of their scale; the input is longer than the windows."""
     model, _, backbone = models[name]
     assert distance(backbone(ids()), model(ids()).logits) < 1e-5
 
@@ -56,13 +57,17 @@ def test_logits_in_bfloat16_are_near(models: Made, name: str) -> None:
     assert (ours - exact).std() < 0.1 * exact.std()
 
 
+PROMPTS = {"alone, beyond the windows": (13,), "alone, within them": (3,), "together": (13, 2, 6)}
+
+
 @every_model
+@pytest.mark.parametrize("lengths", PROMPTS.values(), ids=PROMPTS)
 @torch.no_grad()
-def test_cached_logits_are_uncached_ones(models: Made, name: str) -> None:
-    """N8: rows of 13, 2 and 6 ids, past and short of the windows (5), read on together far past them, as if alone."""
-    backbone, lengths = models[name][2], (13, 2, 6)
-    idx = torch.randint(V, (3, 13 + 9), generator=torch.Generator().manual_seed(2))
-    reader = Reader(backbone, 13 + 9)
+def test_cached_logits_are_uncached_ones(models: Made, name: str, lengths: tuple[int, ...]) -> None:
+    """N8: rows of so many ids, short of the windows (5) or past them, read on far past them, each as if alone."""
+    backbone = models[name][2]
+    idx = torch.randint(V, (len(lengths), max(lengths) + 9), generator=torch.Generator().manual_seed(2))
+    reader = Reader(backbone, max(lengths) + 9)
     steps = [reader.begin([row[:length].tolist() for row, length in zip(idx, lengths, strict=True)])]
     for step in range(9):
         new = torch.stack([row[length + step] for row, length in zip(idx, lengths, strict=True)])
@@ -109,10 +114,14 @@ def test_transformers_builds_the_same_model_from_the_config_we_write(models: Mad
 # What is special in a family, and a part of ours that does without it.
 OFF: dict[str, dict[str, Any]] = {
     "gpt2": {"mlp.activation.approximate": "none"},
+    "gpt2-untied": {"head.tied": True},
+    "llama": {"attention.qkv_bias": False},
     "llama-3.1": {"attention.rotary": "lit_llm.backbone.rotary.Rotary"},
     "mistral": {"attention.window": None},
     "mixtral": {"experts.renormalize": False},
+    "qwen2": {"attention.qkv_bias": False},
     "qwen2-window": {"pattern": "G"},
+    "qwen3": {"attention.qk_norm": None},
     "qwen2_moe": {"experts.renormalize": True},
     "qwen3_moe": {"experts.renormalize": False},
     "gemma": {"embedding.scale": 1.0},
@@ -121,13 +130,14 @@ OFF: dict[str, dict[str, Any]] = {
     "phi": {"attention.rotary.fraction": 1.0},
     "phi3": {"attention.window": None},
     "gpt_neox": {"block": "lit_llm.backbone.gpt.Block"},
+    "gpt_neox-sequential": {"block": "lit_llm.backbone.blocks.ParallelBlock"},
     "olmo2": {"block": "lit_llm.backbone.gpt.Block"},
     "olmo3": {"pattern": "G"},
     "smollm3": {"pattern": "L"},
 }
 
 
-@pytest.mark.parametrize("name", OFF)
+@every_model
 @torch.no_grad()
 def test_without_what_is_special_logits_are_others(models: Made, name: str) -> None:
     """By more than three times of what parity allows; the two forms of GELU are that near each other."""
@@ -206,3 +216,45 @@ def test_a_backbone_of_no_family_is_refused_with_the_reason(pytestconfig: pytest
     settings["init_args"]["attention"] = attention
     with pytest.raises(ValueError, match=r"nearest, 'gpt2', cannot say attention\.softcap 3\.0"):
         family_for(settings)
+
+
+@pytest.mark.parametrize("name", ["qwen2_moe", "qwen3_moe"])
+@torch.no_grad()
+def test_experts_in_one_tensor_are_read_as_well(models: Made, name: str) -> None:
+    """As transformers 5 holds them, (n_expert, rows, columns), under names of their own."""
+    _, source, backbone = models[name]
+    of_experts = {entry.name: entry for entry in family_of(source.config).entries(backbone) if "expert_" in entry.name}
+    assert len(of_experts) == 4
+    names = {"expert_fc": "gate_up_proj", "expert_proj": "down_proj"}
+    single = {their: tensor for their, tensor in source.tensors.items() if ".experts." not in their}
+    for own in of_experts:
+        _, layer, _, part, _ = own.split(".")
+        single[f"model.layers.{layer}.mlp.experts.{names[part]}"] = backbone.state_dict()[own]
+    settings = family_of(source.config).settings(source.config)
+    again = build(settings, "meta")
+    fill(again, single.__getitem__, family_of(source.config).entries(again, single))
+    assert torch.equal(again(ids()), backbone(ids()))
+
+
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+@torch.no_grad()
+def test_rows_that_pad_the_vocabulary_stay_here(models: Made, name: str) -> None:
+    """Tables are padded when they are read, which changes no logit, and as they were when they are written."""
+    _, source, backbone = models[name]
+    settings = family_of(source.config).settings(source.config)
+    settings["init_args"]["vocab_multiple"] = 64
+    padded = source.load(settings=settings)
+    assert len(padded.embedding.tokens.weight) == 128
+    assert distance(padded(ids()), backbone(ids())) < 1e-6
+    assert padded(ids()).shape[-1] == V
+    for entry in family_of(source.config).entries(padded):
+        parts = entry.split(padded.state_dict()[entry.name])
+        assert all(torch.equal(part, source.tensors[their]) for their, part in zip(entry.theirs, parts, strict=True))
+
+
+@pytest.mark.parametrize("changed", [{"pattern": "GX"}, {"pattern": "GL"}, {"mlp_pattern": "E"}, {"pattern": ""}])
+def test_patterns_of_layers_that_are_not_there(changed: dict[str, str]) -> None:
+    """A letter of nothing, of a part that is not given, or none at all."""
+    ((name, pattern),) = changed.items()
+    with pytest.raises(ValueError, match=rf"^{name} '{pattern}' has the letter '[XLE ]'; a layer is "):
+        GPT(V, 16, 2, 4, 24, **changed)  # type: ignore[arg-type]

@@ -1,0 +1,102 @@
+"""Instructions and answers, and whole conversations, for training an assistant."""
+
+from collections.abc import Iterable
+
+from lit_llm.data.conversation_set import OnBad, OnLong, Rules
+from lit_llm.data.conversations import Conversations
+from lit_llm.data.instruction_set import InstructionSet, learnt_bytes_per_token, prepare
+from lit_llm.data.ngrams import ngram_losses
+from lit_llm.data.packing import Examples, PackedWindows, PaddedExamples
+from lit_llm.data.records import Record
+from lit_llm.data.sources import Reading
+from lit_llm.data.tokenizer import Tokenizer
+
+
+class Instructions(Conversations[InstructionSet]):
+    """Instructions and answers, or conversations of several turns, rendered by a chat template.
+
+    The assistant's words carry loss, with the token that ends each of them. Control tokens come from the template
+    alone, so a text cannot forge a turn. Records with the same first instruction are on one side of the split. Short
+    examples share a window without seeing each other. The template travels with the tokenizer.
+
+    Args:
+        source: A file (.json, .json.gz, .jsonl, .jsonl.gz, .parquet), a Hugging Face data set id, or `sample` (200
+            pairs that come along). A record has `instruction`, `output` and maybe `input`; or `messages` of `role` and
+            `content`; or `conversations` of `from` and `value`.
+        tokenizer: Turns text into ids.
+        template: `alpaca`, `chatml`, `gemma`, `llama3`, `phi3`, `plain`, `zephyr`; the path of a Jinja file; or
+            `source`: the template that comes along with the tokenizer.
+        block_size: Length of a window in tokens.
+        batch_size: Windows a batch, on each device; without packing, examples.
+        val_fraction: Share of the records held out for validation, in [0, 1).
+        test_fraction: Share of the records held out for testing, in [0, 1).
+        split_seed: Chooses which records are held out, and which share a window.
+        mask_prompt: Whether only the assistant's words carry loss in training; they alone do where a loss is measured.
+        packing: Whether short examples share a window, each with positions of its own.
+        on_long: An example that is longer than a window is cut (`truncate`: the answer that is cut has no end of text,
+            which a model would learn to write too early), left out (`drop`), or an `error`.
+        on_bad: A record that nothing can be learnt from (no instruction, an empty response, roles in disorder, a
+            response longer than a window) is an `error`, or left out and counted (`skip`).
+        reading: How the source is read.
+        num_workers: Processes that gather batches ahead; 0 is fastest.
+        new_tokens: Control tokens that the tokenizer is given, as the template spells them (`<|im_start|>`): each has
+            the next id, and a pretrained backbone gets rows for them that start at the mean of the others. None: none.
+
+    Raises:
+        ValueError: If a size or share is out of range, or there is no such template.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        tokenizer: Tokenizer,
+        template: str = "alpaca",
+        block_size: int = 512,
+        batch_size: int = 16,
+        val_fraction: float = 0.05,
+        test_fraction: float = 0.0,
+        split_seed: int = 0,
+        mask_prompt: bool = True,
+        packing: bool = True,
+        on_long: OnLong = "truncate",
+        on_bad: OnBad = "error",
+        reading: Reading = Reading(),  # noqa: B008 (never changed)
+        num_workers: int = 0,
+        new_tokens: list[str] | None = None,
+    ) -> None:
+        shares = {"test": test_fraction, "val": val_fraction}
+        rules = Rules(block_size, shares, split_seed, mask_prompt, on_long, on_bad)
+        super().__init__(source, tokenizer, template, batch_size, rules, reading, num_workers, new_tokens or ())
+        self.packing = packing
+        self._served: dict[str, PackedWindows | PaddedExamples] = {}
+
+    def _prepare(self, records: Iterable[Record], tokenizer: Tokenizer) -> InstructionSet:
+        return prepare(records, tokenizer, self.template, self.rules)
+
+    def report(self) -> str:
+        """What became of the records."""
+        return self.prepared.report(getattr(self._rows("train"), "efficiency", None))
+
+    def bytes_per_token(self, split: str) -> float | None:
+        """UTF-8 bytes for each token of a split that carries loss."""
+        return learnt_bytes_per_token(self._examples(split), self.tokenizer)
+
+    def reference_losses(self) -> dict[str, float]:
+        """The unigram and bigram losses of the answers."""
+        train, val = self._examples("train").learnt(), self._examples("val").learnt()
+        losses = ngram_losses(train, val, self.vocab_size)
+        return {name: loss for name, loss in losses.items() if loss is not None}
+
+    def _examples(self, split: str) -> Examples:
+        return self.prepared.examples[split]
+
+    def _rows(self, split: str) -> PackedWindows | PaddedExamples:
+        """What the loaders serve: packed or padded examples."""
+        if split not in self._served:
+            filler = self.tokenizer.end_of_text or 0
+            self._served[split] = (
+                PackedWindows(self._examples(split), self.block_size, self.rules.split_seed, filler)
+                if self.packing
+                else PaddedExamples(self._examples(split), filler=filler)
+            )
+        return self._served[split]

@@ -1,0 +1,275 @@
+"""Jinja as chat templates need it: transformers' extensions, no way out, and a bound on what a rendering may cost.
+
+A template is a program that comes along with a model. Jinja's sandbox keeps it from Python's inside, but not from
+running for ever or filling the memory; here every loop, call and long value is counted, and beyond a bound refused.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from datetime import datetime
+from functools import wraps
+from itertools import islice
+from typing import Any, NoReturn, cast
+
+import jinja2
+from jinja2 import nodes
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.utils import Namespace
+from jinja2.visitor import NodeTransformer
+
+MAX_SOURCE = 200_000  # characters; the longest published templates have 30,000
+MAX_STEPS = 1_000_000  # turns of loops and calls of one rendering
+MAX_SIZE = 10_000_000  # characters of one value, or of one rendering
+CALL, ELEMENT = 10, 100  # what a call costs beside a turn of a loop, and an element beside a character
+MAX_NUMBER = 100_000  # an argument, which may be a width or a count
+MAX_BITS = 4096  # of a whole number
+BEGIN, END = "\ufdd3", "\ufdd4"  # around what {% generation %} marks; Unicode keeps these characters out of texts
+LEFT_OUT = ("cycler", "joiner", "lipsum")  # globals of Jinja that no chat needs
+
+
+class CostError(jinja2.TemplateError):
+    """A template that would cost too much."""
+
+
+class _Generation(Extension):
+    """`{% generation %}`, by which a template says what the assistant wrote (of transformers)."""
+
+    tags = {"generation"}  # noqa: RUF012 (as Jinja declares it)
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        """Hand the body to `_mark`."""
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        return nodes.CallBlock(self.call_method("_mark"), [], [], body).set_lineno(line)
+
+    def _mark(self, caller: Callable[[], str]) -> str:
+        assert isinstance(self.environment, ChatEnvironment)
+        return f"{BEGIN}{caller()}{END}" if self.environment.marks else caller()
+
+
+class _Bounded(NodeTransformer):
+    """Puts a count into each loop and each `~`, which Jinja's sandbox does not see."""
+
+    def visit_For(self, node: nodes.For) -> nodes.For:  # noqa: N802 (Jinja's name)
+        self.generic_visit(node)
+        node.iter = _filter(node.iter, "_counted")
+        return node
+
+    def visit_Concat(self, node: nodes.Concat) -> nodes.Expr:  # noqa: N802
+        self.generic_visit(node)
+        return _filter(nodes.List(node.nodes, lineno=node.lineno), "_joined")
+
+
+def _filter(node: nodes.Node, name: str) -> nodes.Filter:
+    return nodes.Filter(cast(nodes.Expr, node), name, [], [], None, None, lineno=node.lineno)
+
+
+class ChatEnvironment(ImmutableSandboxedEnvironment):
+    """The environment of chat templates: what transformers gives them, with bounds."""
+
+    intercepted_binops = frozenset(("+", "*", "**", "%"))
+
+    def __init__(self) -> None:
+        super().__init__(
+            trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols], finalize=self._printed
+        )
+        self.marks = False  # whether what {% generation %} marks is to be seen
+        self.steps = self.size = 0
+        self.optimized = False  # nothing is computed before it is counted
+        now = datetime.now()  # one moment for all: a run has one prompt
+        for name in LEFT_OUT:
+            del self.globals[name]
+        self.globals.update(range=_range, namespace=_Names, raise_exception=_refuse, strftime_now=now.strftime)
+        self.filters["tojson"] = _to_json
+        self.filters = {name: self._checked(name, function) for name, function in self.filters.items()}
+        self.filters.update(_counted=self._counted, _joined=self._joined)
+
+    def _generate(self, source: nodes.Template, *args: Any, **kwargs: Any) -> str:
+        return super()._generate(_Bounded().visit(source), *args, **kwargs)
+
+    def start(self, marks: bool) -> None:
+        """Count from 0, for one rendering."""
+        self.marks, self.steps, self.size = marks, 0, 0
+
+    def charge(self, steps: int) -> None:
+        """Count steps.
+
+        Raises:
+            CostError: If there are too many.
+        """
+        self.steps += steps
+        if self.steps > MAX_STEPS:
+            raise CostError(f"it takes more than {MAX_STEPS:,} steps")
+
+    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
+        """Compute what is not too large; the operators are those that make large values from small ones."""
+        number = next((value for value in (right, left) if isinstance(value, int)), 0)
+        if operator == "%" and isinstance(left, str):
+            _check_widths(left, right)
+        elif isinstance(left, int) and isinstance(right, int):
+            bits = {"**": left.bit_length() * max(right, 0), "*": left.bit_length() + right.bit_length()}
+            if bits.get(operator, 0) > MAX_BITS:
+                raise CostError(f"a number of more than {MAX_BITS} bits")
+        elif operator == "*" and (_weight(left) if right is number else _weight(right)) * number > MAX_SIZE:
+            raise CostError(f"a value of more than {MAX_SIZE:,} characters")
+        return _sized(super().call_binop(context, operator, left, right))
+
+    def call(*args: Any, **kwargs: Any) -> Any:  # the arguments of a template may be called as those here
+        """Call what a template calls, if it may."""
+        self, _, function, *given = args
+        text = getattr(function, "__self__", None)
+        values = [text, *given] if isinstance(text, str) else given
+        self.charge(CALL + self._weighed([*values, *kwargs.values()]))
+        if getattr(function, "__name__", "") in ("replace", "join") and isinstance(text, str):
+            _check_growth(function.__name__, values)
+        return _sized(ImmutableSandboxedEnvironment.call(*args, **kwargs))
+
+    def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
+        """`str.format`, without widths that fill the memory."""
+        wrapped = super().wrap_str_format(value)
+        if wrapped is None:
+            return None
+
+        @wraps(wrapped)
+        def checked(*args: Any, **kwargs: Any) -> str:
+            _check_widths(value.__self__, [*args, *kwargs.values()])
+            return wrapped(*args, **kwargs)
+
+        return checked
+
+    def _checked(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        skipped = 1 if hasattr(function, "jinja_pass_arg") else 0  # what Jinja gives before the value
+
+        @wraps(function)
+        def checked(*args: Any, **kwargs: Any) -> Any:
+            values = [*args[skipped:], *kwargs.values()]
+            self.charge(CALL + self._weighed(values))
+            if name == "format":
+                _check_widths(values[0], values[1:])
+            elif name in ("replace", "join"):
+                _check_growth(name, values if name == "replace" else [*values[1:2], values[0]])
+            return _sized(function(*args, **kwargs))
+
+        return checked
+
+    def _weighed(self, values: list[Any]) -> int:
+        """What the arguments of a call cost: elements of lists, as it may walk through them."""
+        for value in values:
+            if isinstance(value, int) and abs(value) > MAX_NUMBER:  # of at most MAX_BITS, so that it can be written
+                raise CostError(f"a number of {len(str(value))} digits, where {MAX_NUMBER:,} is the largest")
+            _sized(value)
+        return sum(len(value) for value in values if isinstance(value, list | tuple | dict | range))
+
+    def _counted(self, values: Any) -> Any:
+        if isinstance(values, jinja2.Undefined):
+            return values
+        if not hasattr(values, "__len__"):
+            values = list(islice(values, MAX_STEPS + 1))
+        self.charge(1 + len(values))
+        return values
+
+    def _joined(self, values: list[Any]) -> str:
+        return "".join(map(str, _sized(values)))
+
+    def _printed(self, value: Any) -> Any:
+        self.size += _weight(value)
+        if self.size > MAX_SIZE:
+            raise CostError(f"it writes more than {MAX_SIZE:,} characters")
+        return value
+
+
+def _weight(value: Any, room: int = MAX_SIZE) -> int:
+    """Characters that a value would be written with, elements dearer; no more is counted than there is room for."""
+    if isinstance(value, str | bytes | range):
+        return len(value)
+    if isinstance(value, dict):
+        value = [*value.keys(), *value.values()]
+    if not isinstance(value, list | tuple):
+        return 1
+    total = ELEMENT
+    for item in value:
+        total += ELEMENT + _weight(item, room - total)
+        if total > room:
+            break
+    return total
+
+
+def _sized(value: Any) -> Any:
+    if _weight(value) > MAX_SIZE:
+        raise CostError(f"a value of more than {MAX_SIZE:,} characters")
+    return value
+
+
+def _check_widths(text: Any, values: Any) -> None:
+    """Refuse "%1000000000d" and its like."""
+    inside = values if isinstance(values, list | tuple) else [values]
+    numbers = [value for value in inside if isinstance(value, int)]
+    if re.search(r"\d{5,}", str(text)) or any(abs(number) > MAX_NUMBER for number in numbers if "*" in str(text)):
+        raise CostError("a width of more than four digits")
+
+
+def _check_growth(name: str, values: list[Any]) -> None:
+    """Refuse a `replace` or a `join` whose result is too long; `values` are the text and its arguments."""
+    text, rest = str(values[0]), values[1:]
+    if name == "replace" and len(rest) > 1:
+        size = len(text) + text.count(str(rest[0])) * len(str(rest[1]))
+    else:
+        size = sum(
+            _weight(list(value)) + len(value) * len(text) for value in rest[:1] if isinstance(value, list | tuple)
+        )
+    if size > MAX_SIZE:
+        raise CostError(f"a value of more than {MAX_SIZE:,} characters")
+
+
+def _range(*args: int) -> range:
+    values = range(*args)
+    if len(values) > MAX_NUMBER:
+        raise CostError(f"a range of {len(values):,} numbers, where {MAX_NUMBER:,} are the most")
+    return values
+
+
+class _Names(Namespace):
+    """What a template may keep across loops; no names of Python's own."""
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        if name.startswith("_"):
+            raise jinja2.exceptions.SecurityError(f"the name '{name}' begins with an underscore")
+        super().__setitem__(name, value)
+
+
+def _refuse(message: str) -> NoReturn:
+    raise jinja2.TemplateError(message)
+
+
+def _to_json(
+    value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
+) -> str:
+    """JSON as it is: Jinja's own filter would escape what means something in HTML."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+
+
+def line_of(error: BaseException) -> int | None:
+    """The line of a template where an error arose."""
+    if isinstance(error, jinja2.TemplateSyntaxError):
+        return error.lineno
+    line, trace = None, error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == "<template>":
+            line = trace.tb_lineno
+        trace = trace.tb_next
+    return line
+
+
+def compiled(source: str, environment: ChatEnvironment) -> jinja2.Template:
+    """A template, ready to be rendered.
+
+    Raises:
+        CostError: If the source is too long.
+        TemplateSyntaxError: If it is no Jinja.
+    """
+    if len(source) > MAX_SOURCE:
+        raise CostError(f"its source has {len(source):,} characters, where {MAX_SOURCE:,} are the most")
+    return environment.from_string(source)

@@ -1,0 +1,1 @@
+"""What a run is worth: baselines, runs side by side, sweeps."""

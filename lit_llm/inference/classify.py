@@ -1,0 +1,112 @@
+"""lit-llm classify."""
+
+import sys
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from lit_llm.terminal import lines_of_stdin
+from lit_llm.usage import Parser
+
+if TYPE_CHECKING:
+    from lit_llm.data.tokenizer import Tokenizer
+    from lit_llm.modules import Classification
+
+
+def run(args: list[str]) -> int:
+    """Tell the class of texts; the answers go to stdout, and nothing else does."""
+    config = parser().parse_args(args[1:])
+    if config.batch_size < 1:
+        raise ValueError(f"--batch_size {config.batch_size} cannot be: it is at least 1")
+    if not config.texts and sys.stdin.isatty():
+        raise ValueError("there is no text; give one in quotes, or one a line on stdin")
+    classifier = Classifier.from_checkpoint(config.checkpoint)
+    texts = iter(config.texts) if config.texts else lines_of_stdin()
+    place, cut = 0, 0
+    while batch := list(islice(texts, config.batch_size)):
+        answers, truncated = classifier.classify(batch)
+        for label, probability in answers:
+            print(f"{label}\t{probability:.4f}")
+        sys.stdout.flush()
+        place, cut = place + len(batch), cut + truncated
+    if cut:
+        print(f"{cut} of {place} texts are longer than {classifier.block_size} tokens and were cut", file=sys.stderr)
+    return 0
+
+
+def parser() -> Parser:
+    """The options."""
+    parser = Parser(
+        prog="lit-llm classify",
+        description=(
+            "Tell the class of each text: a line with the label and its probability, separated by a tab. An empty line "
+            "is a text as well and gets an answer, so that answers stand where their texts stand."
+        ),
+    )
+    add = parser.add_argument
+    add("--checkpoint", type=str, required=True, help="a .ckpt file, a run folder or a folder of runs")
+    add("--batch_size", type=int, default=32, help="texts that are read and answered at once")
+    add("texts", type=str, nargs="*", help="texts, each in quotes; none: one a line on stdin")
+    return parser
+
+
+class Classifier:
+    """A trained classification with its tokenizer.
+
+    Args:
+        module: The model.
+        tokenizer: Turns texts into ids.
+        block_size: Longest text in tokens; what follows is cut off.
+    """
+
+    def __init__(self, module: "Classification", tokenizer: "Tokenizer", block_size: int) -> None:
+        self.module, self.tokenizer, self.block_size = module.eval(), tokenizer, block_size
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path) -> Self:
+        """Load both from a checkpoint; no code in it is run.
+
+        Args:
+            path: A `.ckpt` file, a run folder or a folder of runs.
+
+        Raises:
+            ValueError: If there is none, it is damaged, of another task, or holds no tokenizer.
+        """
+        from lit_llm.data.tokenizer import from_state
+        from lit_llm.modules import Classification
+        from lit_llm.weights.checkpoint import module_class, open_checkpoint
+
+        file, checkpoint = open_checkpoint(path)
+        wrote = module_class(checkpoint)
+        if wrote is None or not issubclass(wrote, Classification):
+            name = "a module that cannot be imported here" if wrote is None else wrote.__qualname__
+            raise ValueError(f"'{file}' is a checkpoint of {name}, and only one of Classification tells classes")
+        if not checkpoint.get("tokenizer"):
+            raise ValueError(f"'{file}' comes without a tokenizer, and only with one can texts be read")
+        module = wrote.load_from_checkpoint(file, map_location="cpu", weights_only=True)
+        return cls(
+            module, from_state(checkpoint["tokenizer"]), checkpoint.get("block_size", module.backbone.block_size)
+        )
+
+    def classify(self, texts: list[str]) -> tuple[list[tuple[str, float]], int]:
+        """The label of each text with its probability, and how many texts were cut.
+
+        The answer is the class that the checkpoint's threshold decides for; its probability may then be below one half.
+
+        Args:
+            texts: At least one; white space around them does not count, as in training.
+        """
+        import numpy as np
+        import torch
+
+        from lit_llm.batch import IGNORE_INDEX
+        from lit_llm.data.texts import Texts
+
+        unknown = np.full(len(texts), IGNORE_INDEX)
+        encoded = Texts(
+            [text.strip() for text in texts], unknown, np.arange(len(texts)), self.tokenizer, self.block_size
+        )
+        with torch.inference_mode():
+            columns: dict[str, Any] = self.module.predict_step(encoded.__getitems__(range(len(texts))), 0)
+        labels = columns["label"]
+        return [(label, columns[f"p_{label}"][row]) for row, label in enumerate(labels)], encoded.truncated
