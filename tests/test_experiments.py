@@ -42,7 +42,7 @@ SWAPS = {
         "0.25",
     ],
 }
-GRIDS = {"e0004_which_layers": "classify_spam"}
+GRIDS = {"e0004_which_layers": "classify_spam", "e0005_instruct": "instruct_alpaca"}
 E0001 = sorted(
     path.stem for path in (ROOT / "experiments/e0001_tiny_shakespeare").glob("*.yaml") if path.stem != "grid"
 )
