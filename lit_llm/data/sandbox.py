@@ -5,7 +5,6 @@ running for ever or filling the memory; here every loop, call and long value is 
 """
 
 import json
-import re
 from collections.abc import Callable
 from datetime import datetime
 from functools import wraps
@@ -20,18 +19,27 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
+from lit_llm.data.costs import (
+    MAX_BITS,
+    MAX_NUMBER,
+    MAX_SIZE,
+    CostError,
+    check_growth,
+    check_widths,
+    margin,
+    sized,
+    weight,
+)
+
 MAX_SOURCE = 200_000  # characters; the longest published templates have 30,000
 MAX_STEPS = 1_000_000  # turns of loops and calls of one rendering
-MAX_SIZE = 10_000_000  # characters of one value, or of one rendering
-CALL, ELEMENT = 10, 100  # what a call costs beside a turn of a loop, and an element beside a character
-MAX_NUMBER = 100_000  # an argument, which may be a width or a count
-MAX_BITS = 4096  # of a whole number
+CALL = 10  # what a call costs beside a turn of a loop
+CHARACTERS = 100  # read or made in a step, so that a rendering makes no more than 100 million
 BEGIN, END = "\ufdd3", "\ufdd4"  # around what {% generation %} marks; Unicode keeps these characters out of texts
 LEFT_OUT = ("cycler", "joiner", "lipsum")  # globals of Jinja that no chat needs
-
-
-class CostError(jinja2.TemplateError):
-    """A template that would cost too much."""
+NO_FILTERS = ("striptags", "urlize", "wordwrap")  # their time, or what they write, grows faster than the text
+NO_METHODS = ("encode", "expandtabs", "translate")  # of texts, likewise
+MAX_INDENT = 16  # characters before a line, or between elements, of JSON
 
 
 class _Generation(Extension):
@@ -51,7 +59,7 @@ class _Generation(Extension):
 
 
 class _Bounded(NodeTransformer):
-    """Puts a count into each loop and each `~`, which Jinja's sandbox does not see."""
+    """Puts a count into each loop, `~`, slice, comparison and text, which Jinja's sandbox does not see."""
 
     def visit_For(self, node: nodes.For) -> nodes.For:  # noqa: N802 (Jinja's name)
         self.generic_visit(node)
@@ -62,6 +70,26 @@ class _Bounded(NodeTransformer):
         self.generic_visit(node)
         return _filter(nodes.List(node.nodes, lineno=node.lineno), "_joined")
 
+    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Expr:  # noqa: N802
+        self.generic_visit(node)
+        return _filter(node, "_made") if isinstance(node.arg, nodes.Slice) else node
+
+    def visit_Compare(self, node: nodes.Compare) -> nodes.Compare:  # noqa: N802
+        self.generic_visit(node)
+        node.expr = _filter(node.expr, "_made")
+        for operand in node.ops:
+            operand.expr = _filter(operand.expr, "_made")
+        return node
+
+    def visit_List(self, node: nodes.Expr) -> nodes.Expr:  # noqa: N802
+        self.generic_visit(node)
+        return node if getattr(node, "ctx", "load") != "load" else _filter(node, "_made")
+
+    visit_Tuple = visit_Dict = visit_List  # noqa: N815
+
+    def visit_TemplateData(self, node: nodes.TemplateData) -> nodes.Const:  # noqa: N802
+        return nodes.Const(node.data, lineno=node.lineno)  # which is counted each time that it is written
+
 
 def _filter(node: nodes.Node, name: str) -> nodes.Filter:
     return nodes.Filter(cast(nodes.Expr, node), name, [], [], None, None, lineno=node.lineno)
@@ -70,7 +98,7 @@ def _filter(node: nodes.Node, name: str) -> nodes.Filter:
 class ChatEnvironment(ImmutableSandboxedEnvironment):
     """The environment of chat templates: what transformers gives them, with bounds."""
 
-    intercepted_binops = frozenset(("+", "*", "**", "%"))
+    intercepted_binops = frozenset(("+", "*", "**", "%", "//"))
 
     def __init__(self) -> None:
         super().__init__(
@@ -84,8 +112,11 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
             del self.globals[name]
         self.globals.update(range=_range, namespace=_Names, raise_exception=_refuse, strftime_now=now.strftime)
         self.filters["tojson"] = _to_json
+        for name in NO_FILTERS:
+            del self.filters[name]
         self.filters = {name: self._checked(name, function) for name, function in self.filters.items()}
-        self.filters.update(_counted=self._counted, _joined=self._joined)
+        self.filters.update(_counted=self._counted, _joined=self._joined, _made=self._made)
+        self.tests = {name: self._checked(name, cast(Any, function)) for name, function in self.tests.items()}
 
     def _generate(self, source: nodes.Template, *args: Any, **kwargs: Any) -> str:
         return super()._generate(_Bounded().visit(source), *args, **kwargs)
@@ -108,24 +139,30 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         """Compute what is not too large; the operators are those that make large values from small ones."""
         number = next((value for value in (right, left) if isinstance(value, int)), 0)
         if operator == "%" and isinstance(left, str):
-            _check_widths(left, right)
+            check_widths(left, right)
         elif isinstance(left, int) and isinstance(right, int):
             bits = {"**": left.bit_length() * max(right, 0), "*": left.bit_length() + right.bit_length()}
             if bits.get(operator, 0) > MAX_BITS:
                 raise CostError(f"a number of more than {MAX_BITS} bits")
-        elif operator == "*" and (_weight(left) if right is number else _weight(right)) * number > MAX_SIZE:
+        elif operator == "*" and (weight(left) if right is number else weight(right)) * number > MAX_SIZE:
             raise CostError(f"a value of more than {MAX_SIZE:,} characters")
-        return _sized(super().call_binop(context, operator, left, right))
+        return self._made(super().call_binop(context, operator, left, right))
 
     def call(*args: Any, **kwargs: Any) -> Any:  # the arguments of a template may be called as those here
         """Call what a template calls, if it may."""
-        self, _, function, *given = args
+        self, context, function, *given = args
         text = getattr(function, "__self__", None)
         values = [text, *given] if isinstance(text, str) else given
         self.charge(CALL + self._weighed([*values, *kwargs.values()]))
         if getattr(function, "__name__", "") in ("replace", "join") and isinstance(text, str):
-            _check_growth(function.__name__, values)
-        return _sized(ImmutableSandboxedEnvironment.call(*args, **kwargs))
+            if function.__name__ == "join" and given:
+                given[0] = values[1] = list(self._counted(given[0]))
+            check_growth(function.__name__, values)
+        return self._made(ImmutableSandboxedEnvironment.call(self, context, function, *given, **kwargs))
+
+    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+        """Whether a template may use an attribute."""
+        return not (isinstance(obj, str) and attr in NO_METHODS) and super().is_safe_attribute(obj, attr, value)
 
     def wrap_str_format(self, value: Any) -> Callable[..., str] | None:
         """`str.format`, without widths that fill the memory."""
@@ -135,7 +172,7 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
 
         @wraps(wrapped)
         def checked(*args: Any, **kwargs: Any) -> str:
-            _check_widths(value.__self__, [*args, *kwargs.values()])
+            check_widths(value.__self__, [*args, *kwargs.values()])
             return wrapped(*args, **kwargs)
 
         return checked
@@ -145,13 +182,17 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
 
         @wraps(function)
         def checked(*args: Any, **kwargs: Any) -> Any:
+            if name == "join" and not isinstance(args[skipped], jinja2.Undefined):
+                args = (*args[:skipped], list(self._counted(args[skipped])), *args[skipped + 1 :])
             values = [*args[skipped:], *kwargs.values()]
             self.charge(CALL + self._weighed(values))
             if name == "format":
-                _check_widths(values[0], values[1:])
+                check_widths(values[0], values[1:])
             elif name in ("replace", "join"):
-                _check_growth(name, values if name == "replace" else [*values[1:2], values[0]])
-            return _sized(function(*args, **kwargs))
+                check_growth(name, values if name == "replace" else [*values[1:2], values[0]])
+            elif name == "indent":
+                check_growth("replace", [values[0], "\n", " " * 4 if len(values) < 2 else margin(values[1:])])
+            return self._made(function(*args, **kwargs))
 
         return checked
 
@@ -160,68 +201,35 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         for value in values:
             if isinstance(value, int) and abs(value) > MAX_NUMBER:  # of at most MAX_BITS, so that it can be written
                 raise CostError(f"a number of {len(str(value))} digits, where {MAX_NUMBER:,} is the largest")
-            _sized(value)
-        return sum(len(value) for value in values if isinstance(value, list | tuple | dict | range))
+            sized(value)
+        return sum(
+            len(value) // (CHARACTERS if isinstance(value, str) else 1)
+            for value in values
+            if isinstance(value, str | list | tuple | dict | range)
+        )
+
+    def _made(self, value: Any) -> Any:
+        """A value that has just been made, or is to be read, once it is counted."""
+        self.charge(weight(sized(value)) // CHARACTERS)
+        return value
 
     def _counted(self, values: Any) -> Any:
         if isinstance(values, jinja2.Undefined):
             return values
         if not hasattr(values, "__len__"):
-            values = list(islice(values, MAX_STEPS + 1))
+            values = [self._made(value) for value in islice(values, MAX_STEPS + 1)]
         self.charge(1 + len(values))
         return values
 
     def _joined(self, values: list[Any]) -> str:
-        return "".join(map(str, _sized(values)))
+        return self._made("".join(map(str, sized(values))))
 
-    def _printed(self, value: Any) -> Any:
-        self.size += _weight(value)
+    @jinja2.pass_context  # so that it is not asked of constants alone, and before the rendering
+    def _printed(self, _: Any, value: Any) -> Any:
+        self.size += weight(value)
         if self.size > MAX_SIZE:
             raise CostError(f"it writes more than {MAX_SIZE:,} characters")
         return value
-
-
-def _weight(value: Any, room: int = MAX_SIZE) -> int:
-    """Characters that a value would be written with, elements dearer; no more is counted than there is room for."""
-    if isinstance(value, str | bytes | range):
-        return len(value)
-    if isinstance(value, dict):
-        value = [*value.keys(), *value.values()]
-    if not isinstance(value, list | tuple):
-        return 1
-    total = ELEMENT
-    for item in value:
-        total += ELEMENT + _weight(item, room - total)
-        if total > room:
-            break
-    return total
-
-
-def _sized(value: Any) -> Any:
-    if _weight(value) > MAX_SIZE:
-        raise CostError(f"a value of more than {MAX_SIZE:,} characters")
-    return value
-
-
-def _check_widths(text: Any, values: Any) -> None:
-    """Refuse "%1000000000d" and its like."""
-    inside = values if isinstance(values, list | tuple) else [values]
-    numbers = [value for value in inside if isinstance(value, int)]
-    if re.search(r"\d{5,}", str(text)) or any(abs(number) > MAX_NUMBER for number in numbers if "*" in str(text)):
-        raise CostError("a width of more than four digits")
-
-
-def _check_growth(name: str, values: list[Any]) -> None:
-    """Refuse a `replace` or a `join` whose result is too long; `values` are the text and its arguments."""
-    text, rest = str(values[0]), values[1:]
-    if name == "replace" and len(rest) > 1:
-        size = len(text) + text.count(str(rest[0])) * len(str(rest[1]))
-    else:
-        size = sum(
-            _weight(list(value)) + len(value) * len(text) for value in rest[:1] if isinstance(value, list | tuple)
-        )
-    if size > MAX_SIZE:
-        raise CostError(f"a value of more than {MAX_SIZE:,} characters")
 
 
 def _range(*args: int) -> range:
@@ -248,6 +256,9 @@ def _to_json(
     value: Any, ensure_ascii: bool = False, indent: Any = None, separators: Any = None, sort_keys: bool = False
 ) -> str:
     """JSON as it is: Jinja's own filter would escape what means something in HTML."""
+    for given in (indent, *(separators or ())):
+        if (given if isinstance(given, int) else len(given or "")) > MAX_INDENT:
+            raise CostError(f"more than {MAX_INDENT} characters between the elements of JSON")
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 

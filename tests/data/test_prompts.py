@@ -408,6 +408,22 @@ BOMBS = {
     "a wide number, in two steps": "{{ '{:{}}'.format(1, 1000000000) }}",
     "a wide text": "{{ 'x'.ljust(1000000000) }}",
     "a wide text by a filter": "{{ 'x' | center(1000000000) }}",
+    "its own text": "{% for i in range(9000) %}" + "a" * 9000 + "{% endfor %}",
+    "a join of a range": "{{ range(3000) | join('a' * 100000) | length }}",
+    "a join by a method": "{{ ('a' * 100000).join('b' * 3000) | length }}",
+    "one field again and again": "{{ ('{0}' * 300).format('b' * 1000000) | length }}",
+    "one name again and again": "{{ (('%(a)s' * 300) % {'a': 'b' * 1000000}) | length }}",
+    "a wide number, as a text": "{{ '{:{w}}'.format('a', w='100000000') | length }}",
+    "a wide margin": "{{ ('x\\n' * 300) | indent('b' * 1000000) | length }}",
+    "a wide margin of JSON": "{{ ([1] * 9000) | tojson(indent=99999) | length }}",
+    "nested lists": "{% set n = namespace(l=[]) %}{% set x = 'a' * 9000000 %}"
+    "{% for i in range(90) %}{% set n.l = [n.l, x ~ i] %}{% endfor %}",
+    "long texts put together": "{% set x = 'a' * 9000000 %}{% for i in range(9000) %}{% set y = x + 'b' %}{% endfor %}",
+    "long texts searched": "{% set x = 'a' * 9000000 %}{% for i in range(90000) %}{{ 'b' in x }}{% endfor %}",
+    "long texts cut": "{% set x = 'a' * 9000000 %}{% for i in range(90000) %}{% set y = x[1:] %}{% endfor %}",
+    "long texts called": "{% set x = 'a' * 9000000 %}{% for i in range(9000) %}{% set y = x.upper() %}{% endfor %}",
+    "tabs": "{{ ('\\t' * 3000).expandtabs(99999) | length }}",
+    "tags": "{{ ('<>' * 5000000) | striptags }}",
     "a long source": "a" * 200_001,
 }
 
