@@ -180,17 +180,17 @@ class Session:
         Raises:
             ValueError: If there is such a file already, or it cannot be written.
         """
-        path = path.expanduser().absolute()
-        if path.exists() and path not in self._saved:
-            raise ValueError(f"'{path}' is there already and not of this session; name another file")
         content = json.dumps({"messages": self.messages, **settings}, ensure_ascii=False, indent=2)
         try:
+            path = path.expanduser().absolute()
+            if os.path.lexists(path) and path not in self._saved:
+                raise ValueError(f"'{path}' is there already and not of this session; name another file")
             with tempfile.TemporaryDirectory(prefix=f".{path.name}.part-", dir=path.parent) as work:
                 part = Path(work, "part")
                 part.write_text(content + "\n", encoding="utf-8")
                 os.replace(part, path)
-        except OSError as error:
-            raise ValueError(f"cannot write '{path}': {error.strerror or error}") from error
+        except (OSError, RuntimeError) as error:  # of a home that nobody has, a RuntimeError
+            raise ValueError(f"cannot write '{path}': {getattr(error, 'strerror', None) or error}") from error
         self._saved.add(path)
 
     def _turns(self) -> list[Message]:

@@ -54,7 +54,8 @@ def run(args: list[str]) -> int:
     talk = Talk(session, saved)
     if not sys.stdin.isatty():
         for line in lines_of_stdin():
-            talk.hear(line)
+            if not talk.hear(line):
+                break
         return 0
     talk.note(f"{config.source}: template '{config.template}', {session.block_size} positions; /help tells more")
     if not assistant.template.ends_answers:

@@ -173,7 +173,7 @@ def test_messages_of_lines(lines: list[str], said: str) -> None:
 def test_lines_of_a_pipe(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each is a message; the answers go to stdout as the model wrote them, and nothing else does."""
     folder = write_speaking(tmp_path / "m", 64)
-    monkeypatch.setattr("sys.stdin", io.StringIO("who?\n\nnow#\n/save a.json\n//why?\n"))
+    monkeypatch.setattr("sys.stdin", io.StringIO("who?\n\nnow#\n/save a.json\n//why?\n/quit\nwho?\n"))
     result = call(capsys, "chat", folder)
     assert (result.code, result.out) == (0, f"cat sun\n{COMMANDS}\ncat sun\n")
     saved = json.loads(Path("a.json").read_text())

@@ -144,6 +144,8 @@ def test_what_has_come_is_the_turn(terminal: Terminal, tmp_path: Path) -> None:
     assert "is there already and not of this session" in terminal.say(f"/save {tmp_path / 'b.json'}")
     assert (tmp_path / "b.json").read_text() == "mine"
     assert "cannot write" in terminal.say(f"/save {tmp_path / 'no' / 'b.json'}")
+    assert "cannot write" in terminal.say("/save ~nobody-of-that-name/b.json")
+    assert "cannot write" in terminal.say(f"/save {'b' * 300}")
     assert "name a file" in terminal.say("/save")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.json", "b.json"]
 
