@@ -90,7 +90,7 @@ def encode(
         if isinstance(prompt, str):
             inputs.append(assistant.encode([*told, {"role": "user", "content": prompt}]))
         else:
-            inputs.append(assistant.encode(prompt))
+            inputs.append(assistant.encode(prompt if prompt[0]["role"] == "system" else [*told, *prompt]))
     return inputs, assistant.asked(asked)
 
 
@@ -104,12 +104,13 @@ def read_prompts(path: str) -> "list[str | list[Message]]":
     if not Path(path).is_file():
         raise ValueError(f"there is no file of prompts '{path}'")
     try:
-        lines = [line for line in Path(path).read_text(encoding="utf-8").splitlines() if line.strip()]
+        text = Path(path).read_text(encoding="utf-8")  # in which every line ends alike
     except UnicodeDecodeError as error:
         raise ValueError(f"'{path}' is no text in UTF-8 ({error.reason} at byte {error.start})") from error
+    lines = {number: line for number, line in enumerate(text.split("\n"), start=1) if line.strip()}
     if not lines:
         raise ValueError(f"the file of prompts '{path}' is empty")
-    return [_prompt(line, f"line {number} of '{path}'") for number, line in enumerate(lines, start=1)]
+    return [_prompt(line, f"line {number} of '{path}'") for number, line in lines.items()]
 
 
 def _prompt(line: str, place: str) -> "str | list[Message]":
@@ -119,6 +120,8 @@ def _prompt(line: str, place: str) -> "str | list[Message]":
         value = json.loads(line)
     except json.JSONDecodeError as error:
         raise ValueError(f"{place} is no JSON: {error.msg} at column {error.colno}") from error
+    except RecursionError as error:
+        raise ValueError(f"{place} is no JSON: it is nested without end") from error
     if isinstance(value, dict) and isinstance(value.get("messages"), list):
         from lit_llm.data.records import spoken
 

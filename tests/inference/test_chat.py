@@ -4,6 +4,7 @@ import io
 import json
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from lit_llm.data.prompts import ChatTemplate
 from lit_llm.data.tokenizer import Bytes
 from lit_llm.inference.chat import Assistant, Session
 from lit_llm.inference.chat_terminal import message
+from lit_llm.inference.command import encode
 from lit_llm.inference.sampling import Sampling
 from lit_llm.inference.text import Asked, TextModel
 from lit_llm.terminal import visible
@@ -220,6 +222,10 @@ def test_generate_answers(tmp_path: Path, capsys: Any) -> None:
     lines = [json.loads(line) for line in call(capsys, *args, "--prompts=prompts").out.splitlines()]
     assert [line["text"] for line in lines] == ["cat sun"] * 2
     assert lines[0]["messages"] == asked
+    model, config = TextModel.from_source(tmp_path / "m"), SimpleNamespace(chat=False, template=None, system="be")
+    told = {"role": "system", "content": "be"}
+    (one, other, own), _ = encode(model, [asked, [told, *asked], [{**told, "content": "or"}, *asked]], Asked(), config)
+    assert one == other != own
     for wrong, told in ((messages, "ask for no answer"), ([{"role": "user"}], "has no 'role' and 'content'")):
         Path("prompts").write_text(json.dumps({"messages": wrong}))
         assert told in refusal(call(capsys, *args, "--prompts=prompts"))

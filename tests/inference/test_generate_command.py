@@ -8,6 +8,7 @@ import pytest
 from cli_runs import call, refusal, run_folders, spawn, write_tiny
 
 from lit_llm.__main__ import main
+from lit_llm.inference.command import read_prompts
 from lit_llm.inference.sampling import Sampling
 from lit_llm.inference.text import Asked, TextModel
 
@@ -106,6 +107,8 @@ def test_a_file_of_prompts(checkpoints, tmp_path, capsys) -> None:
         (b"", "is empty"),
         (b"\n \n", "is empty"),
         (b'the\n{"prompt": 3}', "line 2 of"),
+        (b'the\n\n{"prompt": 3}', "line 3 of"),
+        (b'{"prompt": ' + b"[" * 100_000, "nested without end"),
         (b'{"text": "x"}', 'has no text as its "prompt"'),
         (b'{"prompt": "x"', "is no JSON"),
         (b"\xff\xfe", "is no text in UTF-8"),
@@ -118,6 +121,11 @@ def test_files_of_prompts_that_cannot_be(checkpoints, tmp_path, capsys, content,
     assert "there is no file of prompts 'no'" in refusal(
         call(capsys, "generate", "--checkpoint", checkpoints["bytes"], "--prompts=no")
     )
+
+
+def test_a_line_of_prompts_ends_where_a_file_of_json_lines_says(tmp_path) -> None:
+    (tmp_path / "prompts").write_text('{"prompt": "a\u2028b"}\nc\x0cd\n', encoding="utf-8")
+    assert read_prompts(str(tmp_path / "prompts")) == ["a\u2028b", "c\x0cd"]
 
 
 def test_a_draft(checkpoints, capsys) -> None:
