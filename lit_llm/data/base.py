@@ -7,6 +7,7 @@ from typing import Any
 from lightning import LightningDataModule
 
 from lit_llm.data.tokenizer import Tokenizer, to_state
+from lit_llm.terminal import visible
 
 
 class TextDataModule(LightningDataModule):
@@ -75,7 +76,7 @@ class TextDataModule(LightningDataModule):
     def tell(self) -> None:
         """Print the report on stderr, once."""
         if not self.has_told and (self.trainer is None or self.trainer.is_global_zero):
-            print(self.report(), file=sys.stderr)
+            print(visible(self.report()), file=sys.stderr)
         self.has_told = True
 
     def reference_losses(self) -> dict[str, float]:

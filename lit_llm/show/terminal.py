@@ -14,6 +14,7 @@ from lit_llm.show.counts import Counts
 from lit_llm.show.spelling import PLAIN_SIGNS, Token, visible
 from lit_llm.show.view import Row, Step, View
 from lit_llm.tables import table
+from lit_llm.terminal import visible as harmless
 
 WIDTH = 100  # columns where there is no terminal
 BAR = 40  # columns of the longest bar
@@ -51,9 +52,9 @@ def show(view: View, width: int | None) -> None:
 
 def _print(view: View, console: Console, is_plain: bool) -> None:
     console.rule(Text(view.title), characters="-" if is_plain else "─")
-    console.print(Text(table(view.facts)), soft_wrap=True)
+    console.print(Text(harmless(table(view.facts))), soft_wrap=True)
     if view.report:
-        console.print(Text(f"\n{view.report}"), soft_wrap=True)
+        console.print(Text(harmless(f"\n{view.report}")), soft_wrap=True)
     if view.counts.lengths:
         console.print(Text("\nlengths of the texts in these rows, in tokens"))
         console.print(Text(bars(view.counts)), soft_wrap=True)
@@ -82,10 +83,10 @@ def _legend(view: View, is_plain: bool) -> Text:
 
 
 def _print_row(row: Row, console: Console, is_plain: bool) -> None:
-    console.print(Text(f"\n{row.title}", style="bold"))
+    console.print(Text(harmless(f"\n{row.title}"), style="bold"))
     for stretch in row.stretches:
         text = marked(stretch.tokens) if is_plain else _coloured(stretch.tokens)
-        title = Text(stretch.title, overflow="fold")
+        title = Text(harmless(stretch.title), overflow="fold")
         if console.measure(title).maximum + 6 > console.width:  # a border cuts what is longer
             console.print(title)
             title = Text("")

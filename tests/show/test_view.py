@@ -15,6 +15,7 @@ from lit_llm.data.pretraining import Pretraining
 from lit_llm.data.text_classification import TextClassification
 from lit_llm.data.tokenizer import Bytes
 from lit_llm.show.lines import lines
+from lit_llm.show.terminal import show
 from lit_llm.show.view import Step, View, view
 
 B, T = 3, 61
@@ -168,3 +169,15 @@ def test_a_split_that_there_is_not(tmp_path) -> None:
         view(data, "val", 1, 1)
     with pytest.raises(ValueError, match="no text is held out for testing"):
         view(data, "test", 1, 1)
+
+
+def test_names_of_classes_command_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"text": f"{chr(97 + n % 26) * 5} {chr(97 + n // 5)}", "label": ("a\x1b[2J", "b\x1b]0;c\x07")[n % 2]} for n in range(40)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
+    data = TextClassification(str(tmp_path / "rows.jsonl"), Bytes(), block_size=16, batch_size=4)
+    data.prepare_data()
+    data.setup("fit")
+    show(view(data, "train", 4, 4), 80)
+    told = capsys.readouterr()
+    assert "\x1b" not in told.out + told.err
+    assert "a␛[2J" in told.out
