@@ -4,6 +4,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NoReturn
 
 import jsonargparse
@@ -85,6 +86,11 @@ def guarded(prog: str, command: Callable[[], int]) -> int:
         if not raised_here(refusal):
             raise
         fail(prog, str(refusal), error)
+
+
+def home_path(name: str | Path) -> Path:
+    """A path in which `~` is a home; that of nobody stays as it is, and nothing is there (pathlib would fail)."""
+    return Path(os.path.expanduser(name))  # noqa: PTH111
 
 
 def reason(error: BaseException) -> BaseException:

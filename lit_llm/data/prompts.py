@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from lit_llm.data.sandbox import BEGIN, END, ChatEnvironment, compiled, line_of
 from lit_llm.data.tokenizer import Tokenizer
+from lit_llm.usage import home_path
 
 Message = dict[str, str]  # role, content, and what a template may make use of beside them: texts alone
 TEMPLATES = Path(__file__).parent / "templates"
@@ -236,7 +237,7 @@ def source_of(name: str, tokenizer: Tokenizer) -> str:
                 f"name another: {', '.join(names())}, or the path of a .jinja file"
             )
         return tokenizer.chat_template
-    path = TEMPLATES / f"{name}.jinja" if name in names() else Path(name).expanduser()
+    path = TEMPLATES / f"{name}.jinja" if name in names() else home_path(name)
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:

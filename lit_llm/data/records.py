@@ -11,6 +11,7 @@ from lit_llm.data.prompts import Message
 from lit_llm.data.rows import hub_data, json_lines, names_data_set, parquet_rows, reachable, readable
 from lit_llm.data.sources import Reading
 from lit_llm.data.tokenizer import well_formed
+from lit_llm.usage import home_path
 
 SAMPLE = Path(__file__).parent / "samples" / "instructions.jsonl"
 SUFFIXES = (".json", ".json.gz", ".jsonl", ".jsonl.gz", ".parquet")
@@ -51,7 +52,7 @@ def read_records(source: str, reading: Reading) -> Iterator[Record]:
 
 
 def _rows(source: str, reading: Reading) -> Iterator[tuple[str, Any]]:
-    path = SAMPLE if source == "sample" else Path(source).expanduser()
+    path = SAMPLE if source == "sample" else home_path(source)
     if source and path.is_file():
         if not path.name.endswith(SUFFIXES):
             raise ValueError(f"'{source}' is of no kind that holds records; the kinds are {', '.join(SUFFIXES)}")

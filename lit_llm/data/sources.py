@@ -22,6 +22,7 @@ from lit_llm.data.rows import (
     text_file,
 )
 from lit_llm.data.tokenizer import well_formed
+from lit_llm.usage import home_path
 
 PLAIN = {".txt", ".md", ".py", ".rst"}
 SUFFIXES = (*sorted(PLAIN), ".jsonl", ".jsonl.gz", ".parquet")
@@ -95,7 +96,7 @@ def _files(name: str) -> list[Path] | None:
     """The files behind a source's name; None for a Hugging Face data set."""
     if name == "stdlib":
         return _stdlib_modules()
-    path = Path(name).expanduser()
+    path = home_path(name)
     if name and path.is_dir():  # no name at all would be the working directory
         files = sorted(p for p in path.rglob("*") if p.is_file() and p.name.endswith(SUFFIXES))
         if not files:

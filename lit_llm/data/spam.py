@@ -7,6 +7,7 @@ from lit_llm.data.rows import names_data_set
 from lit_llm.data.tables import Table
 from lit_llm.data.text_classification import TextClassification
 from lit_llm.data.tokenizer import Tokenizer
+from lit_llm.usage import home_path
 
 SAMPLE = "sample"
 CLASSES = ["ham", "spam"]
@@ -66,7 +67,7 @@ class Spam(TextClassification):
         try:
             return super().read(source, labelled)
         except ValueError as error:
-            if error.__cause__ is None or Path(source).expanduser().exists() or not names_data_set(source):
+            if error.__cause__ is None or home_path(source).exists() or not names_data_set(source):
                 raise  # not what the hub's library says
             raise ValueError(f"{error}; --data.source {SAMPLE} tries things out without a download") from error
 

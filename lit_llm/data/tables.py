@@ -19,6 +19,7 @@ from lit_llm.data.rows import (
     text_file,
 )
 from lit_llm.data.tokenizer import well_formed
+from lit_llm.usage import home_path
 
 TABBED = (".tsv", ".txt", "")  # the SMS Spam Collection comes without a suffix
 KINDS = ".tsv, .txt or no suffix (tab-separated, quotes are text), .csv, .jsonl, .jsonl.gz, .parquet"
@@ -86,7 +87,7 @@ def read_table(source: str, columns: Columns, access: Access, labelled: bool = T
         ValueError: If the source does not exist, cannot be read, lacks a column, changes its columns or their types
             within, or holds no text.
     """
-    path = Path(source).expanduser()
+    path = home_path(source)
     table = Table(source, columns)
     if path.is_file():
         rows = _file_rows(path, table, access, labelled)

@@ -12,6 +12,7 @@ import yaml
 
 from lit_llm.config_files import flat
 from lit_llm.evaluation.events import Events, Point, read_events
+from lit_llm.usage import home_path
 
 CONFIG = "config.yaml"
 FINISHED = "finished"  # beside the run folders of one run of a sweep: which of them has come to the end
@@ -138,7 +139,7 @@ def find_runs(paths: Iterable[str | Path]) -> list[Path]:
     for path in map(Path, paths):
         if not path.is_dir():
             raise ValueError(f"there is no run folder '{path}'")
-        below = sorted(_runs_below(path.expanduser()), key=_natural)
+        below = sorted(_runs_below(home_path(path)), key=_natural)
         if not below:
             raise ValueError(f"the folder '{path}' holds no run: none below it has a {CONFIG} or events")
         found |= dict.fromkeys(below)

@@ -12,6 +12,7 @@ from lit_llm.data.chat_encoding import ChatEncoder, answer_end
 from lit_llm.data.prompts import SOURCE, ChatTemplate, Message, names
 from lit_llm.data.tokenizer import well_formed
 from lit_llm.inference.text import Asked, TextModel
+from lit_llm.usage import home_path
 
 ROOM = 4  # an answer is sure of one in so many positions, or of all that it may take
 
@@ -182,15 +183,15 @@ class Session:
         """
         content = json.dumps({"messages": self.messages, **settings}, ensure_ascii=False, indent=2)
         try:
-            path = path.expanduser().absolute()
+            path = home_path(path).absolute()
             if os.path.lexists(path) and path not in self._saved:
                 raise ValueError(f"'{path}' is there already and not of this session; name another file")
             with tempfile.TemporaryDirectory(prefix=f".{path.name}.part-", dir=path.parent) as work:
                 part = Path(work, "part")
                 part.write_text(content + "\n", encoding="utf-8")
                 os.replace(part, path)
-        except (OSError, RuntimeError) as error:  # of a home that nobody has, a RuntimeError
-            raise ValueError(f"cannot write '{path}': {getattr(error, 'strerror', None) or error}") from error
+        except OSError as error:
+            raise ValueError(f"cannot write '{path}': {error.strerror or error}") from error
         self._saved.add(path)
 
     def _turns(self) -> list[Message]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lit_llm.backbone import GPT
 from lit_llm.backbone.lora import ADAPTER, LoRA, Update, adapted_layers, adapter_names
+from lit_llm.usage import home_path
 from lit_llm.weights.families.names import Entry, Same, Transform
 from lit_llm.weights.json_file import read_json
 from lit_llm.weights.matching import some
@@ -100,7 +101,7 @@ def write_adapter(folder: Path, checkpoint: dict[str, Any]) -> None:
             "alone leaves out; take --format hf or lit"
         )
     layers = sorted(updates(adapters, saved.get("lora")))
-    base = Path(saved["init_from"]).expanduser()
+    base = home_path(saved["init_from"])
     content = {
         "version": VERSION,
         "base": str(base.resolve()) if base.exists() else saved["init_from"],

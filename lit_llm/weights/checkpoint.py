@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lit_llm.backbone import GPT
+from lit_llm.usage import home_path
 from lit_llm.weights.adapters import is_adapter, merging_entries
 from lit_llm.weights.build import tensors_of
 from lit_llm.weights.families.names import Entry
@@ -33,7 +34,7 @@ def find_checkpoints(path: str | Path, names: tuple[str, ...] = ("best", "last")
     Raises:
         ValueError: If there is none.
     """
-    path = Path(path).expanduser()
+    path = home_path(path)
     if path.is_file():
         return [path]
     if not path.is_dir():

@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from lit_llm.backbone import GPT
+from lit_llm.usage import home_path
 from lit_llm.weights.adapters import SETTINGS as ADAPTER
 from lit_llm.weights.adapters import StoredAdapter
 from lit_llm.weights.build import tensors_of
@@ -65,7 +66,7 @@ def find_folder(name: str | Path, with_weights: bool = True) -> Path:
     Raises:
         ValueError: If there is none, or it is of a kind that is not opened.
     """
-    path = Path(name).expanduser()
+    path = home_path(name)
     try:
         if path.is_dir():
             next(path.iterdir(), None)  # which tells whether it may be read

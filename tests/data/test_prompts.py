@@ -353,6 +353,8 @@ def test_templates_that_are_not_there(tmp_path: Path) -> None:
         ChatTemplate.of("alpacca", Bytes())
     with pytest.raises(ValueError, match="this one brings none; name another: alpaca, chatml"):
         ChatTemplate.of("source", Bytes())
+    with pytest.raises(ValueError, match="there is no chat template '~nobody-of-that-name"):
+        ChatTemplate.of("~nobody-of-that-name/a.jinja", Bytes())
     (tmp_path / "latin.jinja").write_bytes(b"\xe9\xff")
     with pytest.raises(ValueError, match="it is not UTF-8"):
         ChatTemplate.of(str(tmp_path / "latin.jinja"), Bytes())

@@ -172,7 +172,10 @@ def test_a_split_that_there_is_not(tmp_path) -> None:
 
 
 def test_names_of_classes_command_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [{"text": f"{chr(97 + n % 26) * 5} {chr(97 + n // 5)}", "label": ("a\x1b[2J", "b\x1b]0;c\x07")[n % 2]} for n in range(40)]
+    rows = [
+        {"text": f"{chr(97 + n % 26) * 5} {chr(97 + n // 5)}", "label": ("a\x1b[2J", "b\x1b]0;c\x07")[n % 2]}
+        for n in range(40)
+    ]
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)), "utf-8")
     data = TextClassification(str(tmp_path / "rows.jsonl"), Bytes(), block_size=16, batch_size=4)
     data.prepare_data()
