@@ -30,7 +30,7 @@ from lit_llm.results import scores_table, write_predictions
 from lit_llm.resume import refuse_foreign
 from lit_llm.run_config import SaveConfig
 from lit_llm.training.checkpoint_io import AsyncWholeFiles, CheckpointError, WholeFiles, sweep
-from lit_llm.training.checkpoints import LastCheckpoint
+from lit_llm.training.checkpoints import LastCheckpoint, epochs_taken
 from lit_llm.training.ranks import EndTogether, end_with_launcher, wait_for_ranks
 from lit_llm.usage import MAX_SEED, OneSentence, RunError, reason
 from lit_llm.weights.checkpoint import open_checkpoint
@@ -246,6 +246,9 @@ class CLI(LightningCLI):
         steps = self.checkpoint.get("global_step", 0)
         if 0 <= self.trainer.max_steps <= steps:
             raise ValueError(f"the run of '{path}' has taken its {steps} steps; raise --trainer.max_steps to go on")
+        epochs = epochs_taken(self.checkpoint)
+        if 0 < (self.trainer.max_epochs or -1) <= epochs:
+            raise ValueError(f"the run of '{path}' has taken its {epochs} epochs; raise --trainer.max_epochs to go on")
         saved, wanted = self.checkpoint["hyper_parameters"], self.config_dump["model"]["init_args"]
         if "optimizer" not in saved:  # a module made in Python does not say
             return

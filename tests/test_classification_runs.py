@@ -200,3 +200,12 @@ def test_the_config_alone_repeats_it(run, folder, capsys) -> None:
     (again,) = run_folders(folder, "again")
     assert same(weights(run)["state_dict"], weights(again)["state_dict"])
     assert (again / "test_items.csv").read_bytes() == (run / "test_items.csv").read_bytes()
+
+
+def test_a_run_that_has_taken_its_epochs_is_refused(folder, config, capsys) -> None:
+    """Going on with nothing left to do would be a run folder without a training."""
+    options = ("--trainer.max_steps=-1", "--trainer.max_epochs=1", "--trainer.logger.name=epochs")
+    assert call(capsys, "fit", "-c", config, *options).code == 0
+    path = run_folders(folder, "epochs")[0] / "checkpoints" / "last.ckpt"
+    said = refusal(call(capsys, "fit", "-c", config, *options, f"--ckpt_path={path}"))
+    assert "has taken its 1 epochs; raise --trainer.max_epochs" in said

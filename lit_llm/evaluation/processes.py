@@ -75,8 +75,11 @@ class Job:
         newest = self.newest
         if newest is None or not any(self.folder.glob("version_*/checkpoints/last.ckpt")):
             return ()
-        has_all_steps = (run := read_run(newest)).config.get("trainer.max_steps", -1) > 0 and run.is_finished
-        return () if has_all_steps else ("--ckpt_path=last",)  # fit refuses to go on with nothing left to do
+        run = read_run(newest)
+        ends = [run.config.get(f"trainer.{name}") or -1 for name in ("max_steps", "max_epochs")]
+        return (
+            () if max(ends) > 0 and run.is_finished else ("--ckpt_path=last",)
+        )  # fit refuses to go on with nothing left to do
 
     def start(self, at_once: int) -> tuple[subprocess.Popen, IO[bytes]]:
         """Start its process, in a session of its own: Ctrl-C reaches the sweep alone, which passes it on."""

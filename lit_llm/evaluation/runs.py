@@ -70,7 +70,8 @@ class Run:
 
     def metric(self, tag: str) -> float | None:
         """The last value that was logged under a tag."""
-        curve = self.curve(tag)
+        # A test is of the weights of its own run: that of a run before says nothing of those that came of it.
+        curve = self.events.scalars.get(tag, []) if tag.startswith("test/") else self.curve(tag)
         return curve[-1].value if curve else None
 
     @property
@@ -106,14 +107,30 @@ class Run:
 
     @property
     def is_finished(self) -> bool:
-        """Whether it took the steps that its config asks for, as far as the config says how many."""
-        wanted, steps = self.config.get("trainer.max_steps", -1), self.steps
-        if wanted < 1 or self.config.get("trainer.max_epochs", -1) not in (-1, None):
+        """Whether it took the steps or epochs that its config asks for, as far as the config says how many."""
+        wanted, epochs = self.config.get("trainer.max_steps", -1), self.config.get("trainer.max_epochs", -1)
+        has_epochs = epochs not in (-1, None)
+        if wanted < 1 and not has_epochs:
             return True
         if any("EarlyStopping" in str(value) for value in self.config.values()):
             return True
         # The last steps may have been too few for another record.
-        return steps is not None and steps + self.config.get("trainer.log_every_n_steps", 1) > wanted
+        steps = self.steps
+        has_steps = steps is not None and steps + self.config.get("trainer.log_every_n_steps", 1) > wanted
+        return (wanted >= 1 and has_steps) or (has_epochs and self._took_epochs(epochs))
+
+    def _took_epochs(self, wanted: int) -> bool:
+        """Whether its records reach the last epoch and, where it validates, a validation after the last of training."""
+        last = self.events.last("epoch")
+        if last is None:  # nothing says how many it took
+            return True
+        ends = {
+            split: max(
+                (curve[-1].step for tag, curve in self.events.scalars.items() if tag.startswith(split)), default=-1
+            )
+            for split in ("train/", "val/")
+        }
+        return last >= wanted or (last == wanted - 1 and (ends["val/"] < 0 or ends["val/"] >= ends["train/"]))
 
     @property
     def name(self) -> str:

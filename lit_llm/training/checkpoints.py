@@ -19,7 +19,9 @@ class BestCheckpoint(ModelCheckpoint):
     """
 
     def __init__(self, monitor: str = "val/loss", mode: str = "min") -> None:
-        super().__init__(filename="best", monitor=monitor, mode=mode, enable_version_counter=False)
+        # At the end of a validation, also of one at the end of an epoch: before LastCheckpoint, which holds the score.
+        when = {"save_on_train_epoch_end": False}
+        super().__init__(filename="best", monitor=monitor, mode=mode, enable_version_counter=False, **when)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from there; Lightning's own forgets the score to beat where the folder is another one."""
@@ -117,6 +119,14 @@ class LastCheckpoint(Checkpoint):
         path = self._path(trainer)
         trainer.save_checkpoint(path)
         self.saved, self._saved_step = path, trainer.global_step
+
+
+def epochs_taken(checkpoint: dict[str, Any]) -> int:
+    """How many whole epochs the run of a checkpoint has taken, also of one that was written at the end of an epoch."""
+    if (loop := checkpoint.get("loops", {}).get("fit_loop")) is None:
+        return 0
+    counts, batches = loop["epoch_progress"]["current"], loop["epoch_loop.batch_progress"]
+    return int(counts["ready"] if batches["is_last_batch"] else counts["processed"])
 
 
 def _leave_open(epochs: dict[str, Any], batches: dict[str, Any]) -> None:

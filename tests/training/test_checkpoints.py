@@ -100,6 +100,15 @@ def test_the_best_of_a_resumed_run_beats_that_of_the_first(tmp_path) -> None:
         assert Path(best.best_model_path).exists()
 
 
+def test_last_knows_the_best_of_the_same_validation(tmp_path) -> None:
+    """Also where validations are those at the ends of epochs: a run that goes on has that score to beat."""
+    own = {"callbacks": [BestCheckpoint(), LastCheckpoint()], "default_root_dir": tmp_path / "run"}
+    epoch = {"max_epochs": 1, "max_steps": -1, "limit_train_batches": 3}
+    trainer(**epoch, enable_checkpointing=True, **own).fit(tiny_module(), tiny_data(tmp_path))
+    (state,) = (state for name, state in last(tmp_path)["callbacks"].items() if name.startswith("BestCheckpoint"))
+    assert Path(state["best_model_path"]).name == "best.ckpt"
+
+
 @pytest.mark.parametrize("interval", [2, 3, 5])
 def test_never_within_an_accumulation(tmp_path, interval) -> None:
     """Gradients that wait for their step are in no checkpoint; one that falls due there comes with the step."""
