@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lit_llm.config_files import flat
 
 # Of every task, for the HParams page shows the metrics that the first of all runs names.
-SCORES = ("loss", "perplexity", "bits_per_byte", "accuracy", "macro_f1", "reward_accuracy")
+SCORES = ("loss", "perplexity", "bits_per_byte", "accuracy", "balanced_accuracy", "f1", "reward_accuracy")
 METRICS = (*(f"{split}/{score}" for split in ("test", "val") for score in SCORES), "tokens")
 
 

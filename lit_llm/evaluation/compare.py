@@ -14,13 +14,14 @@ def run(args: list[str]) -> int:
     if config.format not in FORMATS:
         raise ValueError(f"--format {config.format} is not known; it is one of {', '.join(FORMATS)}")
 
-    from lit_llm.evaluation.groups import choose_metrics, group, sort_groups
+    from lit_llm.evaluation.groups import choose_metrics, group, sort_groups, without_repetitions
     from lit_llm.evaluation.paired import compare
     from lit_llm.evaluation.report import Report, show
     from lit_llm.evaluation.runs import read_runs
 
     runs, notes = read_runs(config.paths)
-    for note in notes:
+    runs, repetitions = without_repetitions(runs)
+    for note in [*notes, *repetitions]:
         print(note, file=sys.stderr)
     if not runs:
         raise ValueError(f"there is nothing to compare in {' '.join(config.paths)}: no run has logged anything")

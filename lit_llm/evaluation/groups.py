@@ -11,7 +11,10 @@ from lit_llm.evaluation.intervals import Summary, summary
 from lit_llm.evaluation.runs import Run
 
 FIGURES = ("steps", "tokens", "minutes", "parameters")  # columns of every table, after the metrics
-SHOWN = ("test/accuracy", "test/macro_f1", "test/loss", "val/accuracy", "val/loss")  # unless others are asked for
+# Unless others are asked for.
+SHOWN = ("test/accuracy", "test/balanced_accuracy", "test/f1", "test/loss", "val/accuracy", "val/loss")
+# Ends of the names of scores of which more is better.
+RISING = ("accuracy", "f1", "auroc", "average_precision", "reward_margin", "rouge_l", "exact_match", "per_second")
 LONGEST = 60  # characters of a name that is made of settings
 
 
@@ -44,6 +47,29 @@ class Group:
         return summary(values) if values else None
 
 
+def without_repetitions(runs: Sequence[Run]) -> tuple[list[Run], list[str]]:
+    """Of finished runs with equal settings and an equal seed the newest, and a note of each that is left out.
+
+    They are one draw said twice: counted as two, they would make intervals narrower than they are.
+
+    Args:
+        runs: Those to compare.
+    """
+    newest: dict[tuple[str, str], Run] = {}
+    countable = [run for run in runs if run.config and run.seed is not None and run.is_finished]
+    for run in sorted(countable, key=lambda run: run.events.times[:1]):
+        newest[_settings_key(run), str(run.seed)] = run
+    others = {id(run): newest[_settings_key(run), str(run.seed)] for run in countable}
+    repeated = [run for run in countable if others[id(run)] is not run]
+    why = "(same settings and seed), and is left out"
+    notes = [f"{run.folder}: it repeats {others[id(run)].folder} {why}" for run in repeated]
+    return [run for run in runs if others.get(id(run), run) is run], notes
+
+
+def _settings_key(run: Run) -> str:
+    return json.dumps(run.settings, sort_keys=True, default=str) if run.config else str(run.folder)
+
+
 def group(runs: Sequence[Run]) -> list[Group]:
     """Put runs together that differ by their seed only, and name the groups.
 
@@ -56,8 +82,7 @@ def group(runs: Sequence[Run]) -> list[Group]:
     """
     alike: dict[tuple[str, bool], list[Run]] = defaultdict(list)
     for run in runs:
-        key = json.dumps(run.settings, sort_keys=True, default=str) if run.config else str(run.folder)
-        alike[key, run.is_finished].append(run)
+        alike[_settings_key(run), run.is_finished].append(run)
     groups = [Group("", sorted(members, key=lambda run: _seed_order(run.seed))) for members in alike.values()]
     folders = _without_common(["+".join(dict.fromkeys(run.name for run in each.runs)) for each in groups])
     same: dict[str, list[Group]] = defaultdict(list)
@@ -147,7 +172,7 @@ def sort_groups(groups: list[Group], sort_by: str | None, metrics: Sequence[str]
     if not any(each.values(column) for each in groups):
         columns = ", ".join(["name", *metrics, *FIGURES])
         raise ValueError(f"--sort_by {column} is no column that has a value; there are {columns}")
-    sign = -1 if column.rpartition("/")[2] in ("accuracy", "macro_f1") else 1
+    sign = -1 if column.endswith(RISING) else 1
     found = {id(each): each.summary(column) for each in groups}
     return sorted(groups, key=lambda each: sign * made.mean if (made := found[id(each)]) else float("inf"))
 

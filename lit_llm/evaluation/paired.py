@@ -59,7 +59,8 @@ def read_items(path: Path) -> Items:
         path: The file.
 
     Raises:
-        ValueError: If it cannot be read, or has other columns, an id twice, no item or a number that is none.
+        ValueError: If it cannot be read, or has other columns, an id twice, no item, or a number that is none or not
+            finite.
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
@@ -83,6 +84,8 @@ def read_items(path: Path) -> Items:
         weights = np.array([float(row["tokens"]) for row in rows])
     except (TypeError, ValueError) as error:
         raise ValueError(f"'{path}' has a loss or a count of tokens that is no number") from error
+    if not (np.isfinite(sums).all() and np.isfinite(weights).all()):  # no test says anything of them
+        raise ValueError(f"'{path}' has a loss or a count of tokens that is infinite or NaN")
     if not weights.sum() > 0:
         raise ValueError(f"'{path}' counts no token")
     return Items(kind, keys, sums, weights)
