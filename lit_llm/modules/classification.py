@@ -194,9 +194,10 @@ class Classification(BaseModule):
     def _log_scores(self, split: str, answers: Answers, threshold: Tensor | None) -> None:
         if not len(answers.targets):
             return  # no class is known, and nothing can be said
-        probabilities = answers.probabilities
+        # In fp32 all that is surer than 1 - 6e-8 would be 1, and tied in the areas under curves.
+        exact = answers.logits.double().softmax(dim=-1)
         values = {"loss": mean_loss(answers)}
-        values |= scores(probabilities, answers.targets, decide(probabilities, threshold))
+        values |= scores(exact, answers.targets, decide(answers.probabilities, threshold))
         bar = ("loss", "balanced_accuracy")
         for name, value in values.items():  # equal on all ranks already; Lightning cannot know
             self.log(f"{split}/{name}", value.float(), prog_bar=name in bar, sync_dist=True)
