@@ -3,10 +3,12 @@
 from typing import Any
 
 from lit_llm.classes import refuse_other_classes
+from lit_llm.config_files import flat
 from lit_llm.data.base import TextDataModule
 from lit_llm.modules.base import BaseModule
 from lit_llm.weights.checkpoint import misfits, module_class
 
+PARTS = ("backbone", "pooling", "lora")  # what decides how weights are used
 TOKENIZER_NAMES = {"class_path", "name"}  # in its state; what is left decides about the ids
 
 
@@ -35,6 +37,11 @@ def refuse_foreign(path: str, checkpoint: dict[str, Any], model: BaseModule, dat
             f"the weights in '{path}' do not fit the model of the config ({problems}); "
             "use the config.yaml that lies in the run folder of the checkpoint"
         )
+    if changed := _changed_parts(checkpoint["hyper_parameters"], dict(model.hparams)):
+        raise ValueError(
+            f"'{path}' was trained with other parts than the config's ({changed}), which its weights do not show; use "
+            "the config.yaml that lies in the run folder of the checkpoint"
+        )
     states = [checkpoint.get("tokenizer"), data.tokenizer_state()]
     old, new = ({k: v for k, v in (state or {}).items() if k not in TOKENIZER_NAMES} for state in states)
     if states[0] is not None and old != new:
@@ -42,3 +49,10 @@ def refuse_foreign(path: str, checkpoint: dict[str, Any], model: BaseModule, dat
             f"the tokenizer of '{path}' is not that of the data, whose ids mean something else; one for several "
             "texts is made by lit-llm tokenizer train and named by --data.tokenizer TokenizerFile"
         )
+
+
+def _changed_parts(saved: dict[str, Any], wanted: dict[str, Any]) -> str:
+    """What both say of the network and say differently; dropout is no part of what it computes once it is trained."""
+    old, new = (dict(flat({name: settings.get(name) for name in PARTS})) for settings in (saved, wanted))
+    names = [name for name in old if name in new and old[name] != new[name] and not name.endswith("dropout")]
+    return "; ".join(f"model.{name} was {old[name]} and is {new[name]}" for name in names[:3])
