@@ -138,7 +138,7 @@ def _add(table: Table, number: int, place: int, row: Any, labelled: bool) -> Non
             "--data.text_column"
         )
     label = _label(row.get(columns.label), where, columns.label, table.class_names)
-    text = well_formed(text.removeprefix("\ufeff")).strip()
+    text = cleaned(text)
     if not text:
         table.empty += 1
         return
@@ -163,8 +163,13 @@ def _label(value: Any, where: str, column: str, class_names: list[str] | None) -
     if value is None:
         return None
     if isinstance(value, str):
-        return well_formed(value.removeprefix("\ufeff")).strip() or None
+        return cleaned(value) or None
     raise ValueError(f"{where} has {_kind(value)} in '{column}', where a label is a word or a whole number")
+
+
+def cleaned(text: str) -> str:
+    """A text or label as it is read: without a byte-order mark and the white space around it."""
+    return well_formed(text.removeprefix("\ufeff")).strip()
 
 
 def _kind(value: Any) -> str:

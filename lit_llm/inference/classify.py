@@ -100,12 +100,12 @@ class Classifier:
         import torch
 
         from lit_llm.batch import IGNORE_INDEX
+        from lit_llm.data.tables import cleaned
         from lit_llm.data.texts import Texts
 
         unknown = np.full(len(texts), IGNORE_INDEX)
-        encoded = Texts(
-            [text.strip() for text in texts], unknown, np.arange(len(texts)), self.tokenizer, self.block_size
-        )
+        known_form = list(map(cleaned, texts))
+        encoded = Texts(known_form, unknown, np.arange(len(texts)), self.tokenizer, self.block_size)
         with torch.inference_mode():
             columns: dict[str, Any] = self.module.predict_step(encoded.__getitems__(range(len(texts))), 0)
         labels = columns["label"]

@@ -95,6 +95,8 @@ def write_adapter(folder: Path, checkpoint: dict[str, Any]) -> None:
         raise ValueError("its run has no adapters (--model.lora)")
     if not saved.get("init_from"):
         raise ValueError("its base are random weights that no file holds (no --model.init_from); take --format lit")
+    if saved.get("random_start"):
+        raise ValueError("its base are random weights that no file holds (--model.random_start); take --format lit")
     if saved.get("trainable") is not None:
         raise ValueError(
             f"its run may have trained weights of the base as well (trainable {saved['trainable']}), which an adapter "
