@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lit_llm.run_config": PLAIN,
     "lit_llm.classes": {"lit_llm.data", "lit_llm.modules"},
     "lit_llm.results": {"lit_llm.training.items"},
-    "lit_llm.resume": {"lit_llm.classes", "lit_llm.data", "lit_llm.modules", "lit_llm.weights"},
+    "lit_llm.resume": {"lit_llm.classes", "lit_llm.data", "lit_llm.modules", "lit_llm.weights"} | PLAIN,
     "lit_llm.failures": {"lit_llm.training"},
     **dict.fromkeys(PLAIN, PLAIN),
     "lit_llm.batch": set(),
