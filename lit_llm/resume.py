@@ -42,6 +42,7 @@ def refuse_foreign(path: str, checkpoint: dict[str, Any], model: BaseModule, dat
             f"'{path}' was trained with other parts than the config's ({changed}), which its weights do not show; use "
             "the config.yaml that lies in the run folder of the checkpoint"
         )
+    _refuse_other_split(path, checkpoint.get("split") or {}, data.split_settings())
     states = [checkpoint.get("tokenizer"), data.tokenizer_state()]
     old, new = ({k: v for k, v in (state or {}).items() if k not in TOKENIZER_NAMES} for state in states)
     if states[0] is not None and old != new:
@@ -56,3 +57,14 @@ def _changed_parts(saved: dict[str, Any], wanted: dict[str, Any]) -> str:
     old, new = (dict(flat({name: settings.get(name) for name in PARTS})) for settings in (saved, wanted))
     names = [name for name in old if name in new and old[name] != new[name] and not name.endswith("dropout")]
     return "; ".join(f"model.{name} was {old[name]} and is {new[name]}" for name in names[:3])
+
+
+def _refuse_other_split(path: str, was: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuse to score on texts that were trained on, or to train on texts that were held out."""
+    if was and was.get("source") == now.get("source"):
+        for name, value in now.items():
+            if was.get(name) != value:
+                raise ValueError(
+                    f"'{path}' was trained on another split of '{now['source']}' ({name} was {was.get(name)} and is "
+                    f"{value}), so that texts held out now have been learnt; leave the split as it was"
+                )

@@ -12,6 +12,8 @@ from text_runs import TinyTexts, write_classification
 from lit_llm.modules import Classification
 from lit_llm.weights.checkpoint import checkpoint_source, read_checkpoint
 
+ROOT = Path(__file__).parents[1]
+
 STEPS = ("--trainer.max_steps=5", "--trainer.val_check_interval=5")  # an epoch of the tiny texts
 
 
@@ -138,6 +140,23 @@ def test_other_classes_are_refused(folder, run, capsys) -> None:
     assert "tells the classes ham, spam apart, and those of the data are ham, spam, ads" in said
     said = refusal(call(capsys, "fit", "-c", three, f"--model.init_from={run}"))
     assert "tells the classes ham, spam apart, and the data has ham, spam, ads" in said
+
+
+def test_another_split_is_refused(folder, monkeypatch, capsys) -> None:
+    """Texts that are held out with another seed were trained on: a test of them would flatter."""
+    monkeypatch.chdir(ROOT)
+    own = [
+        "-c",
+        "configs/classify_spam.yaml",
+        "--data.source=sample",
+        "--data.block_size=8",
+        "--trainer.accelerator=cpu",
+    ]
+    own.append(f"--trainer.logger.save_dir={folder / 'split'}")
+    short = ["--trainer.max_steps=1", "--trainer.val_check_interval=1", "--test_best=false"]
+    assert call(capsys, "fit", *own, *short).code == 0
+    said = refusal(call(capsys, "test", *own, "--data.split_seed=1", "--ckpt_path=best"))
+    assert "trained on another split of 'sample' (split_seed was 0 and is 1)" in said
 
 
 def test_names_are_said_once(config, capsys) -> None:

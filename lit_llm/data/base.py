@@ -61,6 +61,10 @@ class TextDataModule(LightningDataModule):
         """What a checkpoint carries, so that it alone is enough to generate."""
         return to_state(self.tokenizer)
 
+    def split_settings(self) -> dict[str, Any]:
+        """What decides which texts of a source train, by name; empty where nothing but the texts does."""
+        return {}
+
     def bytes_per_token(self, split: str) -> float | None:
         """UTF-8 bytes for each token of a split; None where unknown."""
         return None

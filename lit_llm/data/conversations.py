@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from lit_llm.data.base import TextDataModule
 from lit_llm.data.chat_encoding import ChatEncoder
@@ -106,6 +106,10 @@ class Conversations(TextDataModule, Generic[Set]):
     def tokenizer(self) -> Tokenizer:
         """The tokenizer; one that learns from the text has done so."""
         return self._tokenizer if self._tokenizer.is_fitted else self.prepared.tokenizer
+
+    def split_settings(self) -> dict[str, Any]:
+        """What decides which records train."""
+        return {"source": self.source, "split_seed": self.rules.split_seed, **self.rules.shares}
 
     @property
     def new_ids(self) -> range:

@@ -2,7 +2,7 @@
 
 import copy
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -157,6 +157,10 @@ class TextClassification(TextDataModule):
         """How many texts of each class a split holds, in the order of the classes."""
         targets = self.texts(split)[2]
         return np.bincount(targets[targets != IGNORE_INDEX], minlength=len(self.class_names)).tolist()
+
+    def split_settings(self) -> dict[str, Any]:
+        """What decides which texts train."""
+        return {"source": self.source, "split_seed": self.split_seed, **self.shares}
 
     @cached_property
     def tokenizer(self) -> Tokenizer:

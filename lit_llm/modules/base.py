@@ -275,10 +275,11 @@ class BaseModule(WeightedSteps):
         torch.manual_seed(int.from_bytes(digest))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put the tokenizer beside the weights: a checkpoint alone is enough to use the model."""
+        """Put the tokenizer beside the weights: a checkpoint alone is enough to use; and how the data was split."""
         data = getattr(self.trainer, "datamodule", None)
         if data is not None:
             checkpoint["tokenizer"] = data.tokenizer_state()
+            checkpoint["split"] = getattr(data, "split_settings", dict)()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Know the weights by their own names, whatever had wrapped the module that saved them.

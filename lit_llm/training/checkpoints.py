@@ -19,9 +19,14 @@ class BestCheckpoint(ModelCheckpoint):
     """
 
     def __init__(self, monitor: str = "val/loss", mode: str = "min") -> None:
-        # At the end of a validation, also of one at the end of an epoch: before LastCheckpoint, which holds the score.
-        when = {"save_on_train_epoch_end": False}
-        super().__init__(filename="best", monitor=monitor, mode=mode, enable_version_counter=False, **when)
+        super().__init__(
+            filename="best",
+            monitor=monitor,
+            mode=mode,
+            enable_version_counter=False,
+            # Of an epoch: at the end of its validation, before LastCheckpoint, which holds the score.
+            save_on_train_epoch_end=False,
+        )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from there; Lightning's own forgets the score to beat where the folder is another one."""
