@@ -200,7 +200,7 @@ def load_adapter(backbone: GPT, folder: str | Path) -> None:
         folder: As `lit-llm export --format adapter` writes it.
 
     Raises:
-        ValueError: If it is damaged, or belongs to another base; the backbone is then as it was.
+        ValueError: If it is damaged, or belongs to another base.
     """
     stored = StoredAdapter.read(Path(folder))
     weights = dict(backbone.named_parameters())
