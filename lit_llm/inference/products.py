@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -40,7 +40,7 @@ def prepare(backbone: GPT, dtype: str = "fp32", compile: bool = False) -> GPT:
     if not on_cpu and dtype != "int8":
         return backbone
     table = Product(backbone.embedding.tokens.weight, None, dtype)
-    table.row_product = row_product = fastest_row_product(table.weight, compile) if on_cpu else None
+    products = [table]
     # The table first: what it was can then be freed before the next copy is made.
     head: Any = backbone.head
     is_plain = type(backbone.embedding) is Embedding and type(head) is Head  # others may use the table in their way
@@ -49,10 +49,15 @@ def prepare(backbone: GPT, dtype: str = "fp32", compile: bool = False) -> GPT:
     for module in list(backbone.modules()):
         for name, child in list(module.named_children()):
             if type(child) is nn.Linear:
-                setattr(module, name, Product(child.weight, child.bias, dtype, row_product))
+                products.append(Product(child.weight, child.bias, dtype))
+                setattr(module, name, products[-1])
     if is_plain:
         product = table if head.linear is None else head.linear  # a `Product` by now
         backbone.head = DecodingHead(product, head.softcap)
+    if on_cpu:
+        row_product = fastest_row_product([each.weight for each in products], compile)
+        for each in products:
+            each.row_product = row_product
     return backbone
 
 
@@ -114,20 +119,27 @@ def multiply(x: Tensor, weight: Tensor, row_product: RowProduct | None = None) -
     return F.linear(x, weight)
 
 
-def fastest_row_product(weight: Tensor, compile: bool = False) -> RowProduct:
+def fastest_row_product(weights: Sequence[Tensor], compile: bool = False) -> RowProduct:
     """What multiplies a single row fastest on this CPU: which it is differs by its vectors and by how it reads memory.
 
     Args:
-        weight: The largest matrix, as stored; no cache holds it, as none holds the network.
+        weights: All matrices, as stored: read one after the other, as decoding does, they come from memory. One kernel
+            may be as fast as another at the largest of them, and slower at all others.
         compile: Whether a compiled product may be tried: `(W * x).sum(-1)` in one pass.
     """
-    products: list[RowProduct] = [_by_int8] if weight.dtype == torch.int8 else [_by_torch]
-    if weight.dtype == torch.float32 and torch.backends.mkldnn.is_available():
+    kind = weights[0].dtype
+    products: list[RowProduct] = [_by_int8] if kind == torch.int8 else [_by_torch]
+    if kind == torch.float32 and torch.backends.mkldnn.is_available():
         products.append(_by_onednn)
-    if compile and (compiled := compiled_row_product(weight.dtype)) is not None:
+    if compile and (compiled := compiled_row_product(kind)) is not None:
         products.append(compiled)
-    x = torch.zeros(weight.shape[1])
-    return min(products, key=lambda product: _seconds(lambda: product(weight, x)))
+    rows = {weight.shape[1]: torch.zeros(weight.shape[1]) for weight in weights}
+
+    def decode(product: RowProduct) -> None:
+        for weight in weights:
+            product(weight, rows[weight.shape[1]])
+
+    return min(products, key=lambda product: _seconds(lambda: decode(product)))
 
 
 def _seconds(run: Callable[[], object], repeats: int = 4) -> float:

@@ -84,7 +84,7 @@ def test_a_product_of_any_width(dtype: str, width: int) -> None:
     weight = torch.randn(31, width, generator=drawn)
     for rows in (1, 7, 40):
         x = torch.randn(rows, width, generator=drawn)
-        y = Product(weight, None, dtype, fastest_row_product(Product(weight, None, dtype).weight))(x)
+        y = Product(weight, None, dtype, fastest_row_product([Product(weight, None, dtype).weight]))(x)
         assert (y - x @ weight.T).std() < NEAR[dtype] * (x @ weight.T).std()
 
 
@@ -100,7 +100,7 @@ def test_without_a_compiler_decoding_goes_on(monkeypatch: pytest.MonkeyPatch, ca
     monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
     torch._dynamo.reset()
     with torch._inductor.config.patch(force_disable_caches=True):
-        product = fastest_row_product(torch.randn(31, 24), compile=True)
+        product = fastest_row_product([torch.randn(31, 24)], compile=True)
     assert capsys.readouterr().err.startswith("notice: decoding goes on without compiled products, which failed: ")
     weight, x = torch.randn(31, 24), torch.randn(24)
     torch.testing.assert_close(product(weight, x), weight @ x)
