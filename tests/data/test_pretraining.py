@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from cli_runs import write_text
-from lightning import Callback, LightningModule, Trainer
-from torch import nn
+from lightning import Trainer
+from recording import Recorder, SaveAtTheEnd
 
 from lit_llm.batch import IGNORE_INDEX, Batch, PackedBatch
 from lit_llm.data.base import TextDataModule
@@ -212,40 +212,13 @@ def test_a_token_file_that_was_tampered_with(tmp_path: Path) -> None:
 # Going on.
 
 
-class Recorder(LightningModule):
-    """Remembers what it was fed, and learns nothing."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fed: list[list] = []
-        self.weight = nn.Parameter(torch.zeros(1))
-
-    def training_step(self, batch: Batch) -> torch.Tensor:
-        self.fed.append(batch.idx.tolist())
-        return self.weight.sum()
-
-    def validation_step(self, batch: Batch) -> None:
-        pass
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.0)
-
-
-class SaveAtTheEnd(Callback):
-    """After the last batch, where Lightning's own callback saves."""
-
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        if trainer.global_step == trainer.max_steps:
-            trainer.save_checkpoint("last.ckpt")
-
-
 def fit(folder: Path, max_steps: int, ckpt_path: str | None = None, workers: int = 0) -> list[list]:
     """What a run is fed; it leaves a checkpoint of its last step."""
     served = data(folder, val_fraction=0.0, num_workers=workers)
     options = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     options |= {"enable_checkpointing": False, "limit_val_batches": 0}
     trainer = Trainer(max_steps=max_steps, max_epochs=-1, callbacks=SaveAtTheEnd(), **options)
-    recorder = Recorder()
+    recorder = Recorder("idx")
     trainer.fit(recorder, served, ckpt_path=ckpt_path, weights_only=True)
     return recorder.fed
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from cli_runs import call, refusal, tiny_config, write_yaml
-from lightning import Callback, LightningModule, Trainer
-from torch import nn
+from lightning import Trainer
+from recording import Recorder, SaveAtTheEnd
 
 from lit_llm.batch import IGNORE_INDEX, TextBatch
 from lit_llm.data.bpe import BPE
@@ -283,38 +283,11 @@ def test_a_bad_file_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFi
 # Going on.
 
 
-class Recorder(LightningModule):
-    """Remembers what it was fed, and learns nothing."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fed: list[list] = []
-        self.weight = nn.Parameter(torch.zeros(1))
-
-    def training_step(self, batch: TextBatch) -> torch.Tensor:
-        self.fed.append(batch.rows.tolist())
-        return self.weight.sum()
-
-    def validation_step(self, batch: TextBatch) -> None:
-        pass
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), lr=0.0)
-
-
-class SaveAtTheEnd(Callback):
-    """After the last batch, where Lightning's own callback saves."""
-
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        if trainer.global_step == trainer.max_steps:
-            trainer.save_checkpoint("last.ckpt")
-
-
 def fit(folder: Path, max_steps: int, ckpt_path: str | None = None) -> list[list]:
     options = {"accelerator": "cpu", "logger": False, "enable_progress_bar": False, "enable_model_summary": False}
     options |= {"enable_checkpointing": False, "limit_val_batches": 0}
     trainer = Trainer(max_steps=max_steps, max_epochs=-1, callbacks=SaveAtTheEnd(), **options)
-    recorder = Recorder()
+    recorder = Recorder("rows")
     trainer.fit(recorder, data(folder, batch_size=17), ckpt_path=ckpt_path, weights_only=True)
     return recorder.fed
 
