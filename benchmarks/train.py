@@ -24,6 +24,7 @@ from lit_llm.training.callbacks import Throughput
 from lit_llm.training.checkpoints import LastCheckpoint
 from lit_llm.training.logger import RunLogger
 from lit_llm.training.losses import LinearCrossEntropy
+from lit_llm.training.memory import KeepFreedMemory, keep_freed_memory
 from lit_llm.training.precision import MatmulPrecision, matmul_precision
 
 LARGE_VOCABULARY = 8192  # ids from which on the logits weigh more than what a chunked loss costs
@@ -39,13 +40,14 @@ GetBatch = Callable[[], tuple[Tensor, Tensor]]
 def make_module(shape: dict[str, int], compiles: bool = False) -> LanguageModeling:
     """GPT-2's parts in a shape, with the loss that suits its vocabulary."""
     backbone = GPT(shape["V"], shape["T"], shape["L"], shape["H"], shape["C"])
-    loss = partial(LinearCrossEntropy, chunk_size=128) if shape["V"] > LARGE_VOCABULARY else nn.CrossEntropyLoss
+    loss = LinearCrossEntropy if shape["V"] > LARGE_VOCABULARY else nn.CrossEntropyLoss
     return LanguageModeling(backbone, loss=loss, optimizer=OPTIMIZER, compile=compiles)
 
 
 def make_train(shape: dict[str, int], mode: str, get_batch: GetBatch) -> tuple[Callable[[], Tensor], dict[str, int]]:
     """A function that does forward, backward, clipping and AdamW, and returns the loss."""
     torch.set_float32_matmul_precision(matmul_precision(torch.device("cpu")))
+    keep_freed_memory()
     module = make_module(shape, compiles=mode.endswith("-c"))
     module.configure_model()
     optimizer = module.configure_optimizers()["optimizer"]
@@ -102,7 +104,7 @@ def make_trainer(config: str, get_batch: GetBatch) -> Callable[[int], float]:
                 log_every_n_steps=10,
                 logger=RunLogger(folder),
                 enable_model_summary=False,
-                callbacks=[*callbacks, MatmulPrecision(), Throughput()],
+                callbacks=[*callbacks, MatmulPrecision(), KeepFreedMemory(), Throughput()],
             )
             trainer.fit(make_module(SHAPES[config]), loader, loader)
         return (clock.times[-1] - clock.times[warm]) / (len(clock.times) - 1 - warm)

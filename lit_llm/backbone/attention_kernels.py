@@ -7,12 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lit_llm.backbone.attention_by_blocks import AttentionByBlocks
+
 CPU: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # what torch knows of it; older ones: nothing
 CPU_MULTIPLIES_BFLOAT16 = any(CPU.get(name, False) for name in ("amx_bf16", "avx512_bf16", "bf16"))  # Intel, AMD, ARM
 
-# Tokens up to which a CPU takes plain products: its fused kernel is up to 4 times as slow at small heads where oneDNN
-# multiplies (`float32_matmul_precision: medium`) or in bfloat16. What is stored for the backward pass, T / D of a
-# query's size, stays small.
+# Tokens up to which products by blocks of queries beat a CPU's fused kernel: by 1.5 to 2 times at 256, and by more at
+# small heads, where oneDNN multiplies (`float32_matmul_precision: medium`) or in bfloat16.
+BY_BLOCKS = {torch.float32: 512, torch.bfloat16: 2048}
+# Tokens up to which a CPU stores all scores, T / D of a query's size, where the blocks do not apply.
 SHORT = 128
 
 
@@ -21,19 +24,24 @@ def attend(
 ) -> Tensor:
     """Causal attention of q (B, H, T, D) over k and v (B, G, S, D), G dividing H; the one place that picks a kernel.
 
-    S is T, or more behind a cache; without a mask then T is 1, and the query sees all keys. The soft cap (Gemma 2,
-    https://arxiv.org/abs/2408.00118) needs the scores themselves, which no fused kernel shows.
+    S is T, or more behind a cache; without a mask then T is 1, and the query sees all keys. Where S is T, no query sees
+    a key behind its own. The soft cap (Gemma 2, https://arxiv.org/abs/2408.00118) needs the scores themselves, which no
+    fused kernel shows.
     """
-    on_cpu = q.device.type == "cpu"
+    on_cpu, T = q.device.type == "cpu", q.shape[-2]
     if on_cpu and v.dtype == torch.bfloat16 and not CPU_MULTIPLIES_BFLOAT16:
         with torch.autocast("cpu", enabled=False):  # products of fp32 are 3 to 5 times as fast as emulated ones
             return attend(q.float(), k.float(), v.float(), mask, scale, softcap, dropout).to(v.dtype)
-    causal, groups = mask is None and q.shape[-2] > 1, q.shape[1] // k.shape[1]
-    if groups > 1 and q.shape[-2] == 1:
+    groups = q.shape[1] // k.shape[1]
+    if groups > 1 and T == 1:
         # Heads that share keys become queries of one head, so that no step of decoding copies a cache.
         q = q.view(q.shape[0], k.shape[1], groups, q.shape[-1])
-        return _attend(q, k, v, mask, causal, scale, softcap, dropout).reshape(q.shape[0], -1, 1, v.shape[-1])
-    return _attend(q, k, v, mask, causal, scale, softcap, dropout)
+        return _attend(q, k, v, mask, False, scale, softcap, dropout).reshape(q.shape[0], -1, 1, v.shape[-1])
+    if on_cpu and 1 < T == k.shape[-2] and BY_BLOCKS.get(v.dtype, 0) >= T and softcap is None and not dropout:
+        k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
+        with torch.autocast("cpu", enabled=False):  # all is in the dtype of v
+            return AttentionByBlocks.apply(q.to(v.dtype), k.to(v.dtype), v, mask, scale)
+    return _attend(q, k, v, mask, mask is None and T > 1, scale, softcap, dropout)
 
 
 def _attend(

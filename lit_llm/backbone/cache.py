@@ -108,7 +108,8 @@ class Cache:
         return keys[:, :, :filled], values[:, :, :filled]
 
     def _slots(self, window: int | None) -> int:
-        return self.size if window is None else min(self.size, window + self.spare)
+        # Two at least: then only the first pass has as many keys as queries, and its keys alone lie in their order.
+        return self.size if window is None else min(self.size, max(window, 2) + self.spare)
 
     def _first(self, new: Tensor, slots: int) -> Tensor:
         """Room for a layer, with the tokens of the first pass in it, of each row as many as there are slots."""

@@ -28,8 +28,9 @@ class LinearCrossEntropy(HeadLoss):
     """Cross-entropy for large vocabularies: the logits of a few targets at a time, never all of them.
 
     The gradient is made along with the loss, chunk by chunk, so that no logits wait for the backward pass (the idea of
-    Liger Kernel, Hsu et al., 2024, https://arxiv.org/abs/2410.10989). In fp32 it is torch's own, where torch has it
-    (2.13). Loss and gradients are those of `torch.nn.CrossEntropyLoss` to rounding.
+    Liger Kernel, Hsu et al., 2024, https://arxiv.org/abs/2410.10989). Loss and gradients are those of
+    `torch.nn.CrossEntropyLoss` to rounding. Torch's own `linear_cross_entropy` (2.13) does the same in fp32, in more
+    memory; under autocast it multiplies in fp32, and with smoothed labels it holds all logits.
 
     Args:
         chunk_size: Targets of a chunk: (chunk_size, V) logits in fp32 are held at once. Smaller saves memory, larger
@@ -50,16 +51,11 @@ class LinearCrossEntropy(HeadLoss):
 
     def forward(self, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
         """Maps (N, C) hidden states, (V, C) output matrix, (N,) targets to the sum over targets that are not -100."""
-        # Torch's would multiply in fp32 under autocast, sums the loss of bfloat16 in bfloat16, and smooths no labels.
-        is_fp32 = hidden.dtype == torch.float32 and not torch.is_autocast_enabled(hidden.device.type)
-        if is_fp32 and not self.label_smoothing and hasattr(nn, "LinearCrossEntropyOptions"):
-            options = nn.LinearCrossEntropyOptions(batch_chunk_size=self.chunk_size)
-            return F.linear_cross_entropy(hidden, weight, targets, reduction="sum", options=options)
         return _ChunkedCrossEntropy.apply(hidden, weight, targets, self.chunk_size, self.label_smoothing)
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """The same by hand: products in the dtype of autocast, everything else in fp32."""
+    """Products in the dtype of autocast, everything else in fp32."""
 
     @staticmethod
     def forward(

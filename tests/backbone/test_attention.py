@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lit_llm.backbone import attention_kernels
+from lit_llm.backbone import attention_by_blocks, attention_kernels
 from lit_llm.backbone.attention_kernels import attend
 from lit_llm.backbone.context import Context, positions_in_documents
 from lit_llm.backbone.layers import CausalSelfAttention
@@ -99,9 +99,12 @@ def build(**settings: Any) -> tuple[CausalSelfAttention, Tensor]:
     return attention, torch.randn(B, T, C)
 
 
-@pytest.fixture(params=["plain products", "fused kernel"])
+@pytest.fixture(params=["by blocks", "plain products", "fused kernel"])
 def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernel that a CPU chooses for T tokens, and the one that it would choose for more."""
+    """The kernel that a CPU chooses for T tokens, here in more than one block, and those for other cases."""
+    monkeypatch.setattr(attention_by_blocks, "BLOCK", 3)
+    if request.param != "by blocks":
+        monkeypatch.setattr(attention_kernels, "BY_BLOCKS", {})
     monkeypatch.setattr(attention_kernels, "SHORT", T if request.param == "plain products" else T - 1)
 
 
@@ -148,6 +151,7 @@ def test_a_fused_kernel_takes_every_call(
     device: str, dtype: torch.dtype, masked: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """None falls back to the kernel that stores all scores; a GPU's fused ones want grouped heads repeated."""
+    monkeypatch.setattr(attention_kernels, "BY_BLOCKS", {})
     monkeypatch.setattr(attention_kernels, "SHORT", T - 1)
     torch.manual_seed(0)
     q, k = torch.randn(B, H, T, 8).to(device, dtype), torch.randn(B, 2, T, 8).to(device, dtype)
@@ -167,18 +171,30 @@ def largest_saved(length: int) -> int:
     return max(sizes)
 
 
-def test_long_inputs_store_no_scores() -> None:
-    """Of short ones a CPU keeps (H, T, T); the memory of longer ones grows with T, not with its square."""
-    short = attention_kernels.SHORT
-    assert largest_saved(short) == 2 * short**2
-    assert largest_saved(short + 1) == 2 * (short + 1) * 4
+def test_no_input_stores_its_scores() -> None:
+    """(H, T, T) of them: memory grows with T, not with its square, by blocks and in the fused kernel."""
+    longest = attention_kernels.BY_BLOCKS[torch.float32]
+    for length in (attention_kernels.SHORT, longest, longest + 1):
+        assert largest_saved(length) == 2 * length * 4
+
+
+def test_blocks_may_be_compiled() -> None:
+    """As a layer is by `--model.compile`, gradients included, in one graph."""
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(B, H, T, 8, requires_grad=True) for _ in range(3))
+
+    def gradient(function: Any) -> Tensor:
+        return torch.autograd.grad(function(q, k, v, None, 0.4, None, 0.0).square().sum(), q)[0]
+
+    compiled = torch.compile(attend, fullgraph=True, backend="eager")
+    torch.testing.assert_close(gradient(compiled), gradient(attend), rtol=1e-5, atol=1e-5)
 
 
 def test_autocast_does_not_undo_the_choice_of_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a CPU emulates bfloat16, its products are those of fp32, rounded once at the end."""
     monkeypatch.setattr(attention_kernels, "CPU_MULTIPLIES_BFLOAT16", False)
     torch.manual_seed(0)
-    for length in (T, attention_kernels.SHORT + 1):
+    for length in (T, attention_kernels.BY_BLOCKS[torch.float32] + 1):
         q = torch.randn(B, H, length, 8).bfloat16()
         expected = attend(q.float(), q.float(), q.float(), None, 0.4, None, 0.0).bfloat16()
         with torch.autocast("cpu", torch.bfloat16):

@@ -64,7 +64,8 @@ def test_the_last_token_of_a_prompt_changes_no_earlier_logit(parts: dict[str, An
     changed = idx.clone()
     changed[:, 6] = (changed[:, 6] + 1) % V
     before, after = decoded(backbone, idx, 7), decoded(backbone, changed, 7)
-    assert torch.equal(before[:, :6], after[:, :6])
+    # Not to the last bit: an expert that gets a token more or less rounds otherwise.
+    assert torch.allclose(before[:, :6], after[:, :6], rtol=0, atol=1e-6)
     assert not torch.isclose(before[:, 6:], after[:, 6:]).all(-1).any()
 
 

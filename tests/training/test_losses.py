@@ -1,4 +1,4 @@
-"""The loss that makes its own logits, beside torch's plain one: torch's version of it, and ours."""
+"""The loss that makes its own logits, beside torch's plain one."""
 
 import math
 from typing import Any
@@ -6,23 +6,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from lit_llm.batch import IGNORE_INDEX
 from lit_llm.training.losses import HeadLoss, LinearCrossEntropy
 
 N, C, V = 11, 6, 23
-HAS_TORCHS = hasattr(nn, "LinearCrossEntropyOptions")
-
-
-@pytest.fixture(params=["torch's", "ours"])
-def whose(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    if request.param == "ours" and HAS_TORCHS:
-        monkeypatch.delattr(nn, "LinearCrossEntropyOptions")
-    elif not HAS_TORCHS:
-        pytest.skip("torch has linear_cross_entropy from 2.13 on")
-    return request.param
 
 
 def inputs(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
@@ -43,7 +33,6 @@ def with_gradients(loss: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -
     return total.detach(), *torch.autograd.grad(total / 3, (hidden, weight))
 
 
-@pytest.mark.usefixtures("whose")
 @pytest.mark.parametrize("smoothing", [0.0, 0.3])
 @pytest.mark.parametrize("chunk_size", [1, 4, N, 512])
 def test_equals_the_plain_loss(chunk_size: int, smoothing: float) -> None:
@@ -53,7 +42,6 @@ def test_equals_the_plain_loss(chunk_size: int, smoothing: float) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)  # fp32, sums in another order
 
 
-@pytest.mark.usefixtures("whose")
 def test_no_targets_cost_nothing() -> None:
     """0 and gradients of 0, where a mean would be NaN."""
     hidden, weight, targets = inputs()
@@ -75,7 +63,6 @@ def test_bfloat16_rounds_products_alone(autocast: bool) -> None:
         assert (ours - theirs).abs().max() < 0.01 * theirs.abs().max()  # 8 bits
 
 
-@pytest.mark.usefixtures("whose")
 def test_logits_never_stand_in_memory_at_once() -> None:
     """The largest single allocation of loss and gradients is that of the matrix's gradient; all logits were larger."""
     rows, width, vocabulary = 512, 4, 1031
@@ -92,14 +79,12 @@ def test_logits_never_stand_in_memory_at_once() -> None:
     assert largest(plain) >= 32 * chunk
 
 
-@pytest.mark.usefixtures("whose")
 def test_a_frozen_matrix_gets_no_gradient() -> None:
     hidden, weight, targets = inputs()
     (found,) = torch.autograd.grad(LinearCrossEntropy(4)(hidden, weight.detach(), targets), hidden)
     torch.testing.assert_close(found, torch.autograd.grad(plain(hidden, weight, targets), hidden)[0])
 
 
-@pytest.mark.usefixtures("whose")
 def test_a_second_backward_pass_is_an_error() -> None:
     """The first one has scaled the gradients in place; another number would be wrong in silence."""
     total = LinearCrossEntropy(4)(*inputs())
@@ -108,7 +93,6 @@ def test_a_second_backward_pass_is_an_error() -> None:
         total.backward()
 
 
-@pytest.mark.usefixtures("whose")
 def test_nan_shows() -> None:
     hidden, weight, targets = inputs()
     with torch.no_grad():

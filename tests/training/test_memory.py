@@ -1,0 +1,88 @@
+"""Memory that a training step frees: kept for the next one on a CPU, given back after the run."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lit_llm.training import memory
+from lit_llm.training.memory import keep_freed_memory
+
+pytestmark = pytest.mark.skipif(not keep_freed_memory(False), reason="memory is kept by knobs of glibc")
+
+MEASURES = """
+import resource
+from pathlib import Path
+
+import torch
+
+FLOATS = 2**24  # 64 MiB: beyond what glibc keeps by itself
+PAGES = FLOATS * 4 // resource.getpagesize()
+
+def cleared():
+    "The share of a tensor's pages that the system has to clear, its likes being freed just before; the least of some."
+    counts = []
+    for _ in range(6):  # a small block may have taken a corner of what was freed
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        torch.ones(FLOATS)
+        counts.append((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / PAGES)
+    return min(counts[1:])
+
+def resident():
+    "What of this process is in memory, in such tensors."
+    return int(Path("/proc/self/statm").read_text().split()[1]) / PAGES
+"""
+
+
+def in_new_process(code: str) -> None:
+    """Where no other test has left holes in the heap, or moved to another one."""
+    path = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURES + code], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_is_freed_is_used_again_until_it_is_given_back() -> None:
+    in_new_process("""
+from lit_llm.training.memory import keep_freed_memory
+
+assert cleared() > 0.9
+before = resident()
+assert keep_freed_memory()
+assert cleared() < 0.1
+assert resident() - before > 0.9
+assert keep_freed_memory(False)
+assert resident() - before < 0.1
+assert cleared() > 0.9
+""")
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_it_holds_for_a_run_alone(tmp_path: Path, fails: bool) -> None:
+    in_new_process(f"""
+from lit_llm.training.memory import KeepFreedMemory
+from python_runs import tiny_data, tiny_module, trainer
+
+class Look(KeepFreedMemory):
+    def on_train_batch_start(self, *args):
+        self.cleared, self.resident = cleared(), resident()
+        if {fails}:
+            raise RuntimeError("no more")
+
+look, failed = Look(), False
+try:
+    trainer(max_steps=1, limit_val_batches=0, callbacks=[look]).fit(tiny_module(), tiny_data(Path({str(tmp_path)!r})))
+except RuntimeError:
+    failed = True
+assert failed == {fails}
+assert look.cleared < 0.1
+assert look.resident - resident() > 0.9
+""")
+
+
+def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory.sys, "platform", "darwin")
+    assert not keep_freed_memory()
