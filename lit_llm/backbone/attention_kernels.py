@@ -15,7 +15,7 @@ CPU_MULTIPLIES_BFLOAT16 = any(CPU.get(name, False) for name in ("amx_bf16", "avx
 # Tokens up to which products by blocks of queries beat a CPU's fused kernel: by 1.5 to 2 times at 256, and by more at
 # small heads, where oneDNN multiplies (`float32_matmul_precision: medium`) or in bfloat16.
 BY_BLOCKS = {torch.float32: 512, torch.bfloat16: 2048}
-# Tokens up to which a CPU stores all scores, T / D of a query's size, where the blocks do not apply.
+# Queries, if more than one, up to which a CPU stores all scores, T / D of a query's size, where blocks do not apply.
 SHORT = 128
 
 
@@ -56,7 +56,7 @@ def _attend(
 ) -> Tensor:
     # Flash alone takes fewer key-value heads, but neither a mask nor fp32. Asked for those, torch falls back in silence
     # to a kernel that stores (B, H, T, T); with repeated heads it finds another fused one.
-    explicit = softcap is not None or (q.device.type == "cpu" and q.shape[-2] <= SHORT)
+    explicit = softcap is not None or (q.device.type == "cpu" and 1 < q.shape[-2] <= SHORT)
     flash = not explicit and mask is None and v.dtype in (torch.float16, torch.bfloat16)
     groups = q.shape[1] // k.shape[1]
     if groups > 1 and not flash:

@@ -123,10 +123,10 @@ class Cache:
 
     def _write(self, stored: Tensor, new: Tensor) -> None:
         B, _, T, _ = new.shape
-        slots, positions = stored.shape[2], self.positions()
+        slots = stored.shape[2]
         start = self._before % slots
-        if positions is None or (self._lengths is None and start + T <= slots):
+        if self._lengths is None and start + T <= slots:
             stored[:, :, start : start + T] = new
-        else:
+        elif (positions := self.positions()) is not None:
             rows = torch.arange(B, device=new.device)[:, None]
             stored[rows, :, (positions % slots).expand(B, T)] = new.transpose(1, 2)
