@@ -16,7 +16,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from lit_llm import cli
 from lit_llm.cli_command import OtherCommand
-from lit_llm.costs.device import device_name, measured_peak, product_dtype
+from lit_llm.costs.device import device_name
 from lit_llm.costs.split import NAMES, SplitProfiler
 from lit_llm.costs.timer import StepTimer
 from lit_llm.tables import count, table
@@ -111,14 +111,14 @@ class BenchCLI(OtherCommand):
     def figures(self) -> dict[str, Any]:
         """All that was measured, in seconds, bytes and operations a second; of one device if nothing else is said."""
         timer, trainer, device = self.timer, self.trainer, self.trainer.strategy.root_device
-        peak = measured_peak(device, product_dtype(str(trainer.precision)))
+        peak = timer.peak_flops
         flops, rate = self.model.backbone.flops_per_token(), timer.tokens / timer.seconds
         pairs = [a / b - 1 for a, b in zip(timer.windows, timer.bare_windows, strict=False)]
         return {
             "device": device_name(device),
             "devices": trainer.world_size,
             "precision": str(trainer.precision),
-            "matmul_precision": torch.get_float32_matmul_precision(),
+            "matmul_precision": timer.matmul_precision,
             "versions": {"torch": torch.__version__, "lightning": lightning.__version__},
             "parameters": self.model.backbone.num_parameters(),
             "flops_per_token": flops,

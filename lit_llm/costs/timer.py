@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from lit_llm.costs.device import forget_peak_memory, peak_memory, synchronize
+from lit_llm.costs.device import forget_peak_memory, measured_peak, peak_memory, product_dtype, synchronize
 from lit_llm.costs.split import SplitProfiler
 
 WINDOWS = 5  # of the steps as they are; between them, the bare loop has its turns
@@ -34,6 +34,8 @@ class StepTimer(Callback):
         self.tokens = 0  # of one device, in the steps as they are
         self.seconds = self.split_seconds = 0.0  # of all of them
         self.peak_bytes = 0
+        self.matmul_precision = ""  # of the run, as its peak: a callback sets it, and sets it back at the end
+        self.peak_flops = 0.0
 
     @property
     def max_steps(self) -> int:
@@ -61,6 +63,8 @@ class StepTimer(Callback):
             self.profiler.halt()
             self.split_seconds = time.perf_counter() - self._began
             self.peak_bytes = peak_memory(trainer.strategy.root_device)
+            self.matmul_precision = torch.get_float32_matmul_precision()
+            self.peak_flops = measured_peak(trainer.strategy.root_device, product_dtype(str(trainer.precision)))
 
     def _start(self, trainer: Any) -> None:
         synchronize(trainer.strategy.root_device)

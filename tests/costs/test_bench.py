@@ -7,10 +7,12 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+import torch
 from cli_runs import call, refusal, tiny_config, write_text, write_tiny, write_yaml
 from python_runs import B, T, tiny_backbone
 
 from lit_llm.__main__ import main
+from lit_llm.costs import timer
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +57,17 @@ def test_callbacks_of_the_config_are_called(finished) -> None:
     _, table, progress = finished
     assert "validation loss" in progress
     assert table.startswith("device ")
+
+
+def test_the_peak_is_that_of_the_runs_own_products(tmp_path, capsys, monkeypatch) -> None:
+    """Though the callback that chooses them sets the process back at the end of the run."""
+    seen: list[str] = []
+    monkeypatch.setattr(timer, "measured_peak", lambda *_: seen.append(torch.get_float32_matmul_precision()) or 1e9)
+    callback = "--trainer.callbacks+=lit_llm.training.precision.MatmulPrecision"
+    config = write_tiny(tmp_path)
+    call(capsys, "bench", "-c", config, "--steps=1", callback, "--trainer.callbacks.precision=high")
+    assert seen == ["high"]
+    assert torch.get_float32_matmul_precision() == "highest"
 
 
 def test_bare_loop(tmp_path, capsys) -> None:
