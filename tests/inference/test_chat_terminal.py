@@ -181,6 +181,8 @@ def test_ctrl_c_within_a_message_of_several_lines(terminal: Terminal, tmp_path: 
     """All of it is forgotten."""
     terminal.type('"""one\r')
     terminal.until("\n. ")
+    terminal.type("two")  # a signal between a prompt and the wait for its line is seen at the next key alone
+    terminal.until("two")
     terminal.say(CTRL_C, end="")
     assert terminal.say("who?").endswith("\ncat sun\n")
     assert saved(terminal, tmp_path / "a.json")[0]["content"] == "who?"
