@@ -28,20 +28,15 @@ def attend(
     a key behind its own. The soft cap (Gemma 2, https://arxiv.org/abs/2408.00118) needs the scores themselves, which no
     fused kernel shows.
     """
-    on_cpu, T = q.device.type == "cpu", q.shape[-2]
-    if on_cpu and v.dtype == torch.bfloat16 and not CPU_MULTIPLIES_BFLOAT16:
+    if q.device.type == "cpu" and v.dtype == torch.bfloat16 and not CPU_MULTIPLIES_BFLOAT16:
         with torch.autocast("cpu", enabled=False):  # products of fp32 are 3 to 5 times as fast as emulated ones
             return attend(q.float(), k.float(), v.float(), mask, scale, softcap, dropout).to(v.dtype)
-    groups = q.shape[1] // k.shape[1]
-    if groups > 1 and T == 1:
+    causal, groups = mask is None and q.shape[-2] > 1, q.shape[1] // k.shape[1]
+    if groups > 1 and q.shape[-2] == 1:
         # Heads that share keys become queries of one head, so that no step of decoding copies a cache.
         q = q.view(q.shape[0], k.shape[1], groups, q.shape[-1])
-        return _attend(q, k, v, mask, False, scale, softcap, dropout).reshape(q.shape[0], -1, 1, v.shape[-1])
-    if on_cpu and 1 < T == k.shape[-2] and BY_BLOCKS.get(v.dtype, 0) >= T and softcap is None and not dropout:
-        k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
-        with torch.autocast("cpu", enabled=False):  # all is in the dtype of v
-            return AttentionByBlocks.apply(q.to(v.dtype), k.to(v.dtype), v, mask, scale)
-    return _attend(q, k, v, mask, mask is None and T > 1, scale, softcap, dropout)
+        return _attend(q, k, v, mask, causal, scale, softcap, dropout).reshape(q.shape[0], -1, 1, v.shape[-1])
+    return _attend(q, k, v, mask, causal, scale, softcap, dropout)
 
 
 def _attend(
@@ -54,13 +49,20 @@ def _attend(
     softcap: float | None,
     dropout: float,
 ) -> Tensor:
+    on_cpu, T = q.device.type == "cpu", q.shape[-2]
+    has_row_of_each = causal or (mask is not None and mask.shape[-2] == T > 1)  # and not one for all heads of a group
+    by_blocks = on_cpu and has_row_of_each and k.shape[-2] == T and softcap is None and not dropout
+    by_blocks = by_blocks and BY_BLOCKS.get(v.dtype, 0) >= T
+    explicit = softcap is not None or (on_cpu and 1 < T <= SHORT)
     # Flash alone takes fewer key-value heads, but neither a mask nor fp32. Asked for those, torch falls back in silence
     # to a kernel that stores (B, H, T, T); with repeated heads it finds another fused one.
-    explicit = softcap is not None or (q.device.type == "cpu" and 1 < q.shape[-2] <= SHORT)
-    flash = not explicit and mask is None and v.dtype in (torch.float16, torch.bfloat16)
+    flash = not by_blocks and not explicit and mask is None and v.dtype in (torch.float16, torch.bfloat16)
     groups = q.shape[1] // k.shape[1]
     if groups > 1 and not flash:
         k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
+    if by_blocks:
+        with torch.autocast("cpu", enabled=False):  # all is in the dtype of v
+            return AttentionByBlocks.apply(q.to(v.dtype), k.to(v.dtype), v, mask, scale)
     if explicit:
         return _attend_by_scores(q, k, v, mask, causal, scale, softcap, dropout)
     return F.scaled_dot_product_attention(

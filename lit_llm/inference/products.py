@@ -133,14 +133,15 @@ def fastest_row_product(weights: Sequence[Tensor], compile: bool = False) -> Row
     if kind == torch.float32 and torch.backends.mkldnn.is_available():
         products.append(_by_onednn)
 
-    def decode(product: RowProduct) -> None:
-        for weight in weights:
-            product(weight, torch.zeros(weight.shape[1]))
+    def seconds(product: RowProduct) -> float:
+        return _seconds(lambda: [product(weight, torch.zeros(weight.shape[1])) for weight in weights])
 
+    if not compile:  # and so without the seconds that it takes to import a compiler
+        return min(products, key=seconds)
     with torch._dynamo.config.patch(recompile_limit=SHAPES):
-        if compile and (compiled := compiled_row_product(kind)) is not None:
+        if (compiled := compiled_row_product(kind)) is not None:
             products.append(compiled)
-        return min(products, key=lambda product: _seconds(lambda: decode(product)))
+        return min(products, key=seconds)
 
 
 def _seconds(run: Callable[[], object], repeats: int = 8) -> float:
