@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lit_llm.backbone import GPT
 from lit_llm.backbone.cache import Cache
 from lit_llm.backbone.context import Context
+from lit_llm.backbone.experts import Experts
 
 LENGTHS = [7, 2, 4]  # of the rows of a ragged batch; with a window of 3, one shorter and two longer
 
@@ -64,8 +65,9 @@ def test_the_last_token_of_a_prompt_changes_no_earlier_logit(parts: dict[str, An
     changed = idx.clone()
     changed[:, 6] = (changed[:, 6] + 1) % V
     before, after = decoded(backbone, idx, 7), decoded(backbone, changed, 7)
-    # Not to the last bit: an expert that gets a token more or less rounds otherwise.
-    assert torch.allclose(before[:, :6], after[:, :6], rtol=0, atol=1e-6)
+    # Experts multiply the tokens that they get, which are now one more or less, so that sums take another order.
+    tolerance = 1e-5 if any(isinstance(part, Experts) for part in backbone.modules()) else 0.0
+    assert torch.allclose(before[:, :6], after[:, :6], rtol=0, atol=tolerance)
     assert not torch.isclose(before[:, 6:], after[:, 6:]).all(-1).any()
 
 
