@@ -29,7 +29,7 @@ class KeepFreedMemory(Callback):
     """On a CPU, keeps the memory of one training step for the next instead of returning it to the system in between.
 
     A step frees and allocates the same tensors again. Left alone, glibc returns those of more than some megabytes to
-    the system, which then has to clear each page anew: a tenth to a third of a step. What a run needs at its peak
+    the system, which then has to clear each page anew: a tenth to two fifths of a step. What a run needs at its peak
     hardly changes; after it, the process gives its memory back as before. Nothing happens on a GPU, whose memory torch
     keeps anyway, or with another C library.
     """

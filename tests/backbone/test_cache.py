@@ -7,7 +7,7 @@ import torch
 from test_every_variant import BLOCK_SIZE, H, V, attention, build, every_variant, ids
 from torch import Tensor, nn
 
-from lit_llm.backbone import GPT
+from lit_llm.backbone import GPT, attention_by_blocks
 from lit_llm.backbone.cache import Cache
 from lit_llm.backbone.context import Context
 from lit_llm.backbone.experts import Experts
@@ -85,6 +85,15 @@ def test_tokens_taken_back_leave_no_trace(parts: dict[str, Any]) -> None:
             assert close(logits(backbone, cache, block)[:, :kept], exact[:, t : t + kept])
             t += kept
             cache.rewind(t)
+
+
+@torch.no_grad()
+def test_a_ring_is_not_taken_for_tokens_in_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The smallest window, and passes over as many tokens as a ring of its own size would have slots."""
+    monkeypatch.setattr(attention_by_blocks, "BLOCK", 1)
+    backbone, idx, cache = build(attention(window=1)), ids(1, BLOCK_SIZE), Cache(BLOCK_SIZE, spare=2)
+    found = [logits(backbone, cache, part) for part in idx.split([4, 3, 3, 1], dim=1)]
+    assert close(torch.cat(found, dim=1), backbone(idx))
 
 
 @torch.no_grad()
