@@ -24,7 +24,7 @@ from lit_llm.training.callbacks import Throughput
 from lit_llm.training.checkpoints import LastCheckpoint
 from lit_llm.training.logger import RunLogger
 from lit_llm.training.losses import LinearCrossEntropy
-from lit_llm.training.memory import KeepFreedMemory, keep_freed_memory
+from lit_llm.training.memory import APART, KEEP, KeepFreedMemory, tune_heap
 from lit_llm.training.precision import MatmulPrecision, matmul_precision
 
 LARGE_VOCABULARY = 8192  # ids from which on the logits weigh more than what a chunked loss costs
@@ -47,7 +47,7 @@ def make_module(shape: dict[str, int], compiles: bool = False) -> LanguageModeli
 def make_train(shape: dict[str, int], mode: str, get_batch: GetBatch) -> tuple[Callable[[], Tensor], dict[str, int]]:
     """A function that does forward, backward, clipping and AdamW, and returns the loss."""
     torch.set_float32_matmul_precision(matmul_precision(torch.device("cpu")))
-    keep_freed_memory()
+    tune_heap(APART)
     module = make_module(shape, compiles=mode.endswith("-c"))
     module.configure_model()
     optimizer = module.configure_optimizers()["optimizer"]
@@ -61,6 +61,7 @@ def make_train(shape: dict[str, int], mode: str, get_batch: GetBatch) -> tuple[C
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad()
+        tune_heap(KEEP)
         return loss.detach()
 
     return step, {"params": module.backbone.num_parameters()}

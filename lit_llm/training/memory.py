@@ -9,20 +9,24 @@ from lightning.pytorch.utilities import rank_zero_info
 
 # glibc's malloc.h: what its knobs are called, and values at which they leave the heap to itself.
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4
+APART = {MMAP_THRESHOLD: 2**20, MMAP_MAX: 65536}  # a block of a megabyte lies by itself, and goes when it is freed
 KEEP = {MMAP_MAX: 0, TRIM_THRESHOLD: -1}
 # Where its own, moving thresholds come to rest in a process that frees large blocks; set once, they move no more.
-GIVE_BACK = {MMAP_MAX: 65536, MMAP_THRESHOLD: 32 * 2**20, TRIM_THRESHOLD: 64 * 2**20}
+USUAL = {MMAP_MAX: 65536, MMAP_THRESHOLD: 32 * 2**20, TRIM_THRESHOLD: 64 * 2**20}
 
 
-def keep_freed_memory(keeps: bool = True) -> bool:
-    """Let this process keep memory that it frees, or give it back as usual; False where no glibc is there to ask."""
+def tune_heap(knobs: dict[int, int]) -> bool:
+    """Set knobs of this process's memory (APART, KEEP, USUAL); False where no glibc is there to ask."""
     library = ctypes.CDLL(None) if sys.platform == "linux" else None
     if library is None or not hasattr(library, "mallopt"):
         return False
-    changed = [library.mallopt(knob, value) for knob, value in (KEEP if keeps else GIVE_BACK).items()]
-    if not keeps:
-        library.malloc_trim(0)
-    return all(changed)
+    return all(library.mallopt(knob, value) for knob, value in knobs.items())
+
+
+def give_back() -> None:
+    """Let memory that is freed go as usual, beginning with what is free now."""
+    if tune_heap(USUAL):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 class KeepFreedMemory(Callback):
@@ -35,14 +39,19 @@ class KeepFreedMemory(Callback):
     """
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+        """Until the optimizer has stepped, put aside what stays: amid what comes and goes it would be in the way."""
+        self._waits = stage == "fit" and trainer.strategy.root_device.type == "cpu" and tune_heap(APART)
+
+    def on_train_batch_end(self, trainer: Any, *args: Any) -> None:
         """Begin to keep."""
-        if stage == "fit" and trainer.strategy.root_device.type == "cpu" and keep_freed_memory():
+        if self._waits and trainer.global_step:
+            self._waits = not tune_heap(KEEP)
             rank_zero_info("memory that a step frees is kept for the next one")
 
     def teardown(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Give back what is free."""
         if stage == "fit" and trainer.strategy.root_device.type == "cpu":
-            keep_freed_memory(False)
+            give_back()
 
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Give back after a failure too."""
