@@ -97,6 +97,11 @@ def test_an_adapter_alone(folder: Path, base: Path, adapted: Path, capsys, tmp_p
         ValueError, match=r"trained on other weights than these \(blocks.0.attention.qkv.weight differs"
     ):
         load_adapter(other, out)
+    assert not adapter_names(other)
+    (out / "adapter.json").write_text(json.dumps(content | {"lora": content["lora"] | {"rank": 2}}))
+    with pytest.raises(ValueError, match=r"does not fit: blocks.0.attention.proj.lora_a.* of another shape"):
+        load_adapter(unchanged := GPT.from_pretrained(str(base)), out)
+    assert not adapter_names(unchanged)
     content["base"] = str(tmp_path / "gone")
     (out / "adapter.json").write_text(json.dumps(content))
     said = refusal(call(capsys, "generate", "--checkpoint", out, "--prompt=the"))

@@ -64,26 +64,46 @@ class LoRA:
             backbone: The network; what lies under `blocks` is inside the blocks.
 
         Raises:
+            ValueError: As in `layers`.
+        """
+        for name, layer in self.layers(backbone).items():
+            owner, _, leaf = name.rpartition(".")
+            setattr(backbone.get_submodule(owner), leaf, LoRALinear(layer, self))
+
+    def layers(self, backbone: nn.Module) -> dict[str, nn.Linear]:
+        """The layers of a backbone that `targets` names.
+
+        Raises:
             ValueError: If a pattern matches no linear layer, or one that cannot have an adapter.
         """
-        layers = {name: part for name, part in backbone.named_modules() if name.startswith("blocks.")}
-        linear = [name for name, part in layers.items() if isinstance(part, nn.Linear)]
-        chosen: dict[str, None] = {}
+        parts = {name: part for name, part in backbone.named_modules() if name.startswith("blocks.")}
+        linear = {name: part for name, part in parts.items() if isinstance(part, nn.Linear)}
+        chosen: dict[str, nn.Linear] = {}
         for pattern in self.targets:
-            matched = [name for name in layers if _matches(name, pattern)]
+            matched = [name for name in parts if _matches(name, pattern)]
             for name in matched:
-                if isinstance(layers[name], StackedLinear | LoRALinear):
-                    kind = "the stacked matrices of experts" if isinstance(layers[name], StackedLinear) else "adapters"
+                if isinstance(parts[name], StackedLinear | LoRALinear):
+                    kind = "the stacked matrices of experts" if isinstance(parts[name], StackedLinear) else "adapters"
                     raise ValueError(f"lora.targets '{pattern}' matches '{name}', which has {kind}; leave it out")
-            if not (found := [name for name in matched if name in linear]):
+            if not (found := {name: linear[name] for name in matched if name in linear}):
                 there = ", ".join(dict.fromkeys(_within(name) for name in linear))
                 raise ValueError(f"lora.targets '{pattern}' matches no linear layer of the blocks; there are {there}")
-            chosen |= dict.fromkeys(found)
-        for name in chosen:
-            owner, _, leaf = name.rpartition(".")
-            layer = layers[name]
-            assert isinstance(layer, nn.Linear)
-            setattr(backbone.get_submodule(owner), leaf, LoRALinear(layer, self))
+            chosen |= found
+        return chosen
+
+    def shapes(self, backbone: nn.Module) -> dict[str, tuple[int, ...]]:
+        """The tensors of the adapters that `adapt` makes, by name.
+
+        Raises:
+            ValueError: As in `layers`.
+        """
+        shapes: dict[str, tuple[int, ...]] = {}
+        for name, layer in self.layers(backbone).items():
+            outputs, inputs = layer.weight.shape
+            own: dict[str, tuple[int, ...]] = {"lora_a": (self.rank, inputs), "lora_b": (outputs, self.rank)}
+            own |= {"lora_magnitude": (outputs,)} if self.dora else {}
+            shapes |= {f"{name}.{leaf}": shape for leaf, shape in own.items()}
+        return shapes
 
 
 class LoRALinear(nn.Linear):

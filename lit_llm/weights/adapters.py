@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lit_llm.backbone import GPT
-from lit_llm.backbone.lora import ADAPTER, LoRA, Update, adapted_layers, adapter_names
+from lit_llm.backbone.lora import ADAPTER, LoRA, Update
 from lit_llm.usage import home_path
 from lit_llm.weights.families.names import Entry, Same, Transform
 from lit_llm.weights.json_file import read_json
@@ -171,6 +171,19 @@ class StoredAdapter:
         if known is not None and known != fingerprint(weight):
             raise ValueError(f"the adapter '{self.name}' was trained on other weights than these ({name} differs)")
 
+    def check_fit(self, backbone: GPT) -> None:
+        """Refuse a backbone whose layers are not those that the adapter changes.
+
+        Raises:
+            ValueError: If a tensor is missing, too many or of another shape, or a weight that of another base.
+        """
+        wanted = self.lora.shapes(backbone)
+        there = {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
+        if wrong := sorted({name for name, _ in wanted.items() ^ there.items()}):
+            raise ValueError(f"the adapter '{self.name}' does not fit: {some(wrong)} is missing or of another shape")
+        for name, weight in backbone.named_parameters():
+            self.check(name, weight)
+
     def source(self, base: Source) -> Source:
         """The base with the adapter in it, a source like any other.
 
@@ -200,23 +213,14 @@ def load_adapter(backbone: GPT, folder: str | Path) -> None:
         folder: As `lit-llm export --format adapter` writes it.
 
     Raises:
-        ValueError: If it is damaged, or belongs to another base.
+        ValueError: If it is damaged, or belongs to another base; the backbone is then as it was.
     """
     stored = StoredAdapter.read(Path(folder))
-    weights = dict(backbone.named_parameters())
-    for name, update in updates(stored.tensors, asdict(stored.lora)).items():
-        if name not in weights or weights[name].shape != (len(update.b), update.a.shape[1]):
-            raise ValueError(f"the adapter '{folder}' does not fit the backbone: {name} is missing or of another shape")
-        stored.check(name, weights[name])
+    stored.check_fit(backbone)
     stored.lora.adapt(backbone)
-    own = adapter_names(backbone)
-    if own != stored.tensors.keys():
-        raise ValueError(f"the adapter '{folder}' does not fit: {some(sorted(own ^ stored.tensors.keys()))}")
     with torch.no_grad():
-        for name, layer in adapted_layers(backbone):
-            for leaf in ADAPTER:
-                if (tensor := stored.tensors.get(f"{name}.{leaf}")) is not None:
-                    layer.get_parameter(leaf).copy_(tensor)
+        for name, tensor in stored.tensors.items():
+            backbone.get_parameter(name).copy_(tensor)
 
 
 def merging_entries(weights: Mapping[str, Tensor], settings: Any) -> Callable[[str, str], Entry]:
