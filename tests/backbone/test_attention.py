@@ -103,8 +103,8 @@ def build(**settings: Any) -> tuple[CausalSelfAttention, Tensor]:
 def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel that a CPU chooses for T tokens, here in more than one block, and those for other cases."""
     monkeypatch.setattr(attention_by_blocks, "BLOCK", 3)
-    if request.param != "by blocks":
-        monkeypatch.setattr(attention_kernels, "BY_BLOCKS", {})
+    lengths = dict.fromkeys((torch.float32, torch.bfloat16), T) if request.param == "by blocks" else {}
+    monkeypatch.setattr(attention_kernels, "BY_BLOCKS", lengths)
     monkeypatch.setattr(attention_kernels, "SHORT", T if request.param == "plain products" else T - 1)
 
 
@@ -171,15 +171,16 @@ def largest_saved(length: int) -> int:
     return max(sizes)
 
 
-def test_no_input_stores_its_scores() -> None:
+def test_no_input_stores_its_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     """(H, T, T) of them: memory grows with T, not with its square, by blocks and in the fused kernel."""
-    longest = attention_kernels.BY_BLOCKS[torch.float32]
-    for length in (attention_kernels.SHORT, longest, longest + 1):
+    for longest, length in ((512, 128), (512, 512), (512, 513), (0, 513)):
+        monkeypatch.setattr(attention_kernels, "BY_BLOCKS", {torch.float32: longest})
         assert largest_saved(length) == 2 * length * 4
 
 
-def test_blocks_may_be_compiled() -> None:
+def test_blocks_may_be_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a layer is by `--model.compile`, gradients included, in one graph."""
+    monkeypatch.setattr(attention_kernels, "BY_BLOCKS", {torch.float32: T})
     torch.manual_seed(0)
     q, k, v = (torch.randn(B, H, T, 8, requires_grad=True) for _ in range(3))
 
@@ -193,8 +194,9 @@ def test_blocks_may_be_compiled() -> None:
 def test_autocast_does_not_undo_the_choice_of_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a CPU emulates bfloat16, its products are those of fp32, rounded once at the end."""
     monkeypatch.setattr(attention_kernels, "CPU_MULTIPLIES_BFLOAT16", False)
+    monkeypatch.setattr(attention_kernels, "BY_BLOCKS", {torch.float32: T})
     torch.manual_seed(0)
-    for length in (T, attention_kernels.BY_BLOCKS[torch.float32] + 1):
+    for length in (T, 513):
         q = torch.randn(B, H, length, 8).bfloat16()
         expected = attend(q.float(), q.float(), q.float(), None, 0.4, None, 0.0).bfloat16()
         with torch.autocast("cpu", torch.bfloat16):

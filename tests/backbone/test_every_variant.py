@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lit_llm.backbone import GPT
+from lit_llm.backbone import GPT, attention_kernels
 from lit_llm.backbone.blocks import ParallelBlock, PostNormBlock, SandwichBlock
 from lit_llm.backbone.context import Context
 from lit_llm.backbone.experts import Experts
@@ -104,8 +104,12 @@ def test_a_token_changes_no_logit_before_it(parts: dict[str, Any]) -> None:
 
 
 @every_variant
-def test_packed_documents_equal_documents_alone(parts: dict[str, Any]) -> None:
-    """Logits and gradients; an id may come back later in a row, for a third document."""
+def test_packed_documents_equal_documents_alone(parts: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logits and gradients; an id may come back later in a row, for a third document.
+
+    By one kernel on every machine: the fused one rounds the gradient of a query norm, a sum that nearly cancels, more.
+    """
+    monkeypatch.setattr(attention_kernels, "BY_BLOCKS", {torch.float32: T})
     backbone, idx = build(parts), ids(B, T)
     documents = torch.tensor([[5, 5, 9, 9, 9, 5, 5], [1, 2, 2, 2, 2, 2, 3]])
     lengths = [[2, 3, 2], [1, 5, 1]]
