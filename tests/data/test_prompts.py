@@ -2,40 +2,21 @@
 
 import json
 import re
-import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
+from chat_tokenizers import KINDS, TEXT, byte_level, turns
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
-from tokenizers import Tokenizer as HuggingFaceTokenizer
 from transformers import PreTrainedTokenizerFast
 
-from lit_llm.data.bpe import GPT2_PATTERN, PATTERN, TokenizerFile
+from lit_llm.data.bpe import PATTERN, TokenizerFile
 from lit_llm.data.chat_encoding import ChatEncoder, missing_control_tokens
-from lit_llm.data.prompts import TEMPLATES, ChatTemplate, Message, names
-from lit_llm.data.ranks import Ranks
-from lit_llm.data.tokenizer import Bytes, Characters, Tokenizer, from_state, to_state
+from lit_llm.data.prompts import TEMPLATES, ChatTemplate, names
+from lit_llm.data.tokenizer import Bytes, Characters, Tokenizer
 from lit_llm.data.tokenizer_folder import tokenizer_of
-from lit_llm.data.tokenizer_json import TokenizerJSON
-
-TEXT = (TEMPLATES / "alpaca.jinja").read_text("utf-8") * 2 + " the cat sat\n\non the mat  1984 naïve 日本\n\n" * 20
-CONTROL = [
-    *("<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),
-    *("<start_of_turn>", "<end_of_turn>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"),
-]
-
-
-def turns(*texts: str, system: str = "", **first: str) -> list[Message]:
-    """A conversation in which user and assistant take turns."""
-    roles = ("user", "assistant")
-    said = [{"role": roles[i % 2], "content": text} for i, text in enumerate(texts)]
-    said[0] |= first
-    return [{"role": "system", "content": system}, *said] if system else said
-
 
 CONVERSATIONS = {
     "single": turns("What is 2 + 2?", "It is 4."),
@@ -43,64 +24,6 @@ CONVERSATIONS = {
     "with a system message": turns("Hello.", "Good day.", system="Be brief."),
     "with an input": turns("Translate.", "the cat", input="日本"),
     "spaces": turns(" What?  ", "two\n  lines, and more  ", "tab\tand end ", "x"),
-}
-
-
-def byte_level(pattern: str) -> HuggingFaceTokenizer:
-    tokenizer = HuggingFaceTokenizer(models.BPE())
-    words = pre_tokenizers.Split(Regex(pattern), behavior="isolated")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [words, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    tokenizer.train_from_iterator(
-        [TEXT],
-        trainers.BpeTrainer(vocab_size=420, special_tokens=CONTROL, initial_alphabet=alphabet, show_progress=False),
-    )
-    return tokenizer
-
-
-def byte_fallback() -> HuggingFaceTokenizer:
-    """As Llama 2: a space before each text, bytes for what has no piece."""
-    tokenizer = HuggingFaceTokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
-    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    tokenizer.decoder = decoders.Sequence(steps)
-    every_byte = [f"<0x{byte:02X}>" for byte in range(256)]
-    trainer = trainers.BpeTrainer(vocab_size=420, special_tokens=[*CONTROL, *every_byte], show_progress=False)
-    tokenizer.train_from_iterator([TEXT], trainer)
-    content = json.loads(tokenizer.to_str())
-    content["added_tokens"] = content["added_tokens"][: len(CONTROL)]
-    return HuggingFaceTokenizer.from_str(json.dumps(content))
-
-
-def metaspace() -> HuggingFaceTokenizer:
-    """As Mistral: a space before the first word of a text alone."""
-    tokenizer = HuggingFaceTokenizer(models.BPE(unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
-    tokenizer.decoder = decoders.Metaspace(prepend_scheme="first", split=False)
-    tokenizer.train_from_iterator(
-        [TEXT], trainers.BpeTrainer(vocab_size=300, special_tokens=CONTROL, show_progress=False)
-    )
-    return tokenizer
-
-
-def swallowing() -> HuggingFaceTokenizer:
-    """As Phi-3: control tokens that swallow the white space after them."""
-    data = json.loads(byte_level(GPT2_PATTERN).to_str())
-    for token in data["added_tokens"]:
-        token["rstrip"] = token["content"] in ("<|user|>", "<|assistant|>", "<|end|>")
-        token["lstrip"] = token["content"] == "<|im_end|>"
-    return HuggingFaceTokenizer.from_str(json.dumps(data))
-
-
-KINDS = {
-    "llama 3's words": (lambda: byte_level(PATTERN), Ranks),
-    "gpt-2's words": (lambda: byte_level(GPT2_PATTERN), Ranks),
-    "byte fallback": (byte_fallback, TokenizerJSON),
-    "metaspace": (metaspace, TokenizerJSON),
-    "swallowing": (swallowing, TokenizerJSON),
 }
 
 
@@ -323,128 +246,3 @@ def test_a_field_that_is_no_text() -> None:
     messages: Any = [{"role": "user", "content": ["a"]}]
     with pytest.raises(ValueError, match="the field 'content' of a message is a list, no text"):
         ChatTemplate.of("chatml", Bytes()).spans(messages)
-
-
-# Where they come from.
-
-
-def test_a_template_from_a_file_and_from_a_tokenizer(tmp_path: Path) -> None:
-    path = tmp_path / "mine.jinja"
-    path.write_text("{% for m in messages %}é{{ m.content }}{% endfor %}", "utf-8")
-    assert ChatTemplate.of(str(path), Bytes()).render(turns("a", "b")) == "éaéb"
-    tokenizer = Bytes()
-    tokenizer.chat_template = "{{ messages[0].content + eos_token }}"
-    assert ChatTemplate.of("source", tokenizer).render(turns("a", "b")) == "a<|endoftext|>"
-
-
-def test_a_tokenizer_of_any_kind_keeps_its_template() -> None:
-    """In the state that a checkpoint carries; without one, the state is what it was. It decides about no ids."""
-    plain, chatting = Bytes(), Bytes()
-    chatting.chat_template = "{{ messages }}"
-    assert "chat_template" not in to_state(plain)
-    assert from_state(json.loads(json.dumps(to_state(chatting)))).chat_template == "{{ messages }}"
-    assert chatting.fingerprint() == plain.fingerprint()
-
-
-def test_templates_that_are_not_there(tmp_path: Path) -> None:
-    with pytest.raises(
-        ValueError, match=r"there is no chat template 'alpacca' \(No such file .*\); name one of alpaca"
-    ):
-        ChatTemplate.of("alpacca", Bytes())
-    with pytest.raises(ValueError, match="this one brings none; name another: alpaca, chatml"):
-        ChatTemplate.of("source", Bytes())
-    with pytest.raises(ValueError, match="there is no chat template '~nobody-of-that-name"):
-        ChatTemplate.of("~nobody-of-that-name/a.jinja", Bytes())
-    (tmp_path / "latin.jinja").write_bytes(b"\xe9\xff")
-    with pytest.raises(ValueError, match="it is not UTF-8"):
-        ChatTemplate.of(str(tmp_path / "latin.jinja"), Bytes())
-
-
-# What a template may not do.
-
-
-@pytest.mark.parametrize(
-    ("source", "told"),
-    [
-        ("a\n{% if %}", "line 2: Expected an expression"),
-        ("a\n\n{{ nobody.there }}", "line 3: 'nobody' is undefined"),
-        ("{{ raise_exception('no system') }}", "line 1: no system"),
-        ("{{ messages[0].content + 1 }}", "line 1: can only concatenate str"),
-        ("{{ ''.__class__.__mro__ }}", "line 1: access to attribute '__class__' of 'str' object is unsafe"),
-        ("{{ messages.append(1) }}", "line 1: access to attribute 'append' of 'list' object is unsafe"),
-        ("{% set n = namespace() %}{% set n.__init__ = 1 %}", "begins with an underscore"),
-        ("{{ cycler }}{{ lipsum() }}", "'lipsum' is undefined"),
-    ],
-)
-def test_a_template_that_fails_names_its_line(source: str, told: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(told)) as refused:
-        ChatTemplate(source, "mine.jinja").render(turns("a", "b"))
-    assert str(refused.value).startswith("the chat template 'mine.jinja' cannot be rendered: ")
-
-
-TEN = ",".join(["a"] * 10)
-BOMBS = {
-    "nested loops": "{% for i in range(90000) %}{% for j in range(90000) %}{% endfor %}{% endfor %}",
-    "a huge range": "{% for i in range(10**9) %}{% endfor %}",
-    "a large range": "{% for i in range(99999) %}{{ range(100000) | list | length }}{% endfor %}",
-    "a range of ranges": "{{ range(0, 10**5, 1) | list + range(-99999, 99999) | list }}",
-    "recursive loops": "{% for i in range(3) recursive %}{{ loop(range(100000)) }}{% endfor %}",
-    "macros": "{% macro f(n) %}{{ f(n - 1) if n else '' }}{{ f(n - 1) if n else '' }}{% endmacro %}{{ f(60) }}",
-    "endless macros": "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
-    "a long text": "{{ 'a' * 10**10 }}",
-    "a long text, turned": "{{ 10**10 * 'a' }}",
-    "a long list": "{{ [1] * 10**9 }}",
-    "a large power": "{{ 9**(9**9) }}",
-    "large products": "{% set n = namespace(x=9) %}{% for i in range(90) %}{% set n.x = n.x * n.x %}{% endfor %}",
-    "doubling by +": "{% set n = namespace(x='a') %}{% for i in range(90) %}{% set n.x = n.x + n.x %}{% endfor %}",
-    "doubling by ~": "{% set n = namespace(x='a') %}{% for i in range(90) %}{% set n.x = n.x ~ n.x %}{% endfor %}",
-    "doubling by blocks": "{% set x = 'aaaaaaaa' %}" + "{% set x %}{{ x }}{{ x }}{% endset %}" * 60,
-    "doubling by replace": "{% set x = 'a' * 1000000 %}{{ x.replace('a', x) }}{{ x | replace('a', x) }}",
-    "doubling by join": "{{ range(100000) | map('string') | join('a' * 100000) }}",
-    "lists of lists": "{% set a = ['x'] %}" + f"{{% set a = [{TEN}] %}}" * 12 + "{{ a }}",
-    "lists of lists as JSON": "{% set a = ['x'] %}" + f"{{% set a = [{TEN}] %}}" * 12 + "{{ a | tojson }}",
-    "a wide number": "{{ '%1000000000d' % 1 }}",
-    "a wide number, asked for": "{{ '%*d' % (1000000000, 1) }}",
-    "a wide number by a filter": "{{ '%1000000000d' | format(1) }}",
-    "a wide number by a method": "{{ '{:1000000000}'.format(1) }}",
-    "a wide number, in two steps": "{{ '{:{}}'.format(1, 1000000000) }}",
-    "a wide text": "{{ 'x'.ljust(1000000000) }}",
-    "a wide text by a filter": "{{ 'x' | center(1000000000) }}",
-    "its own text": "{% for i in range(9000) %}" + "a" * 9000 + "{% endfor %}",
-    "a join of a range": "{{ range(3000) | join('a' * 100000) | length }}",
-    "a join by a method": "{{ ('a' * 100000).join('b' * 3000) | length }}",
-    "one field again and again": "{{ ('{0}' * 300).format('b' * 1000000) | length }}",
-    "one name again and again": "{{ (('%(a)s' * 300) % {'a': 'b' * 1000000}) | length }}",
-    "a wide number, as a text": "{{ '{:{w}}'.format('a', w='100000000') | length }}",
-    "a wide margin": "{{ ('x\\n' * 300) | indent('b' * 1000000) | length }}",
-    "a wide margin of JSON": "{{ ([1] * 9000) | tojson(indent=99999) | length }}",
-    "nested lists": "{% set n = namespace(l=[]) %}{% set x = 'a' * 9000000 %}"
-    "{% for i in range(90) %}{% set n.l = [n.l, x ~ i] %}{% endfor %}",
-    "long texts put together": "{% set x = 'a' * 9000000 %}{% for i in range(9000) %}{% set y = x + 'b' %}{% endfor %}",
-    "long texts searched": "{% set x = 'a' * 9000000 %}{% for i in range(90000) %}{{ 'b' in x }}{% endfor %}",
-    "long texts cut": "{% set x = 'a' * 9000000 %}{% for i in range(90000) %}{% set y = x[1:] %}{% endfor %}",
-    "long texts called": "{% set x = 'a' * 9000000 %}{% for i in range(9000) %}{% set y = x.upper() %}{% endfor %}",
-    "tabs": "{{ ('\\t' * 3000).expandtabs(99999) | length }}",
-    "tags": "{{ ('<>' * 5000000) | striptags }}",
-    "a long source": "a" * 200_001,
-}
-
-
-@pytest.mark.parametrize("name", BOMBS)
-def test_a_bomb_is_refused_soon(name: str) -> None:
-    """S25: within a few seconds on any machine, where unbounded it would take minutes to years, or all memory."""
-    start = time.monotonic()
-    with pytest.raises(ValueError, match="the chat template 'bomb' cannot be rendered: "):
-        ChatTemplate(BOMBS[name], "bomb").render(turns("a", "b"))
-    assert time.monotonic() - start < 20
-
-
-def test_what_templates_do_is_possible() -> None:
-    """Of transformers' environment: loop controls, JSON without escapes, namespaces, dates, formats, slices."""
-    source = """{%- set n = namespace(last='') %}
-{%- for m in messages[::-1] %}{% if loop.index > 2 %}{% break %}{% endif %}{% set n.last = m.role %}{% endfor %}
-{{- n.last ~ '/' ~ messages | length }}{{ {'a': '<é>'} | tojson }}{{ '%s-%d' % ('x', 2) }}{{ '{:>3}'.format(7) }}
-{{- strftime_now('%Y') | length }}{{ ['a', 'b'] | join(', ') }}{{ messages | map(attribute='role') | list }}
-{%- for k, v in {'k': 1}.items() %}{{ k }}{{ v }}{% endfor %}{{ 'a-b'.split('-')[1] }}{{ nothing is defined }}"""
-    got = ChatTemplate(source).render(turns("a", "b", "c"))
-    assert got == "assistant/3{\"a\": \"<é>\"}x-2  74a, b['user', 'assistant', 'user']k1bFalse"

@@ -1,48 +1,19 @@
 """Reading text: every kind of file, every kind of damage, and pieces that tokenize as the whole does."""
 
 import gzip
-import io
 import json
 import os
 import random
 import re
-import subprocess
-import sys
-import tracemalloc
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pyarrow
 import pyarrow.parquet
 import pytest
-import tiktoken
-from hypothesis import given
-from hypothesis import strategies as st
+from source_files import TEXTS, texts, write
 
-from lit_llm.data.bpe import GPT2_PATTERN, PATTERN, PROBE, Tiktoken, encoding_from_json, train_bpe
-from lit_llm.data.sources import PIECE, SUFFIXES, Reading, Source, cut
-
-TEXTS = ["the first\r\ntext", "naïve 日本 🙂", "a\0b\tc"]
-
-
-def texts(source: object, **reading: Any) -> list[str]:
-    names = [str(name) for name in source] if isinstance(source, list) else str(source)
-    return ["".join(document.pieces()) for document in Source(names, Reading(**reading))]
-
-
-def write(path: Path, rows: list[str], field: str = "text") -> Path:
-    """A file of the kind that its name says, with a text in each row, or all in one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = "".join(json.dumps({"n": 7, field: row}) + "\n" for row in rows).encode()
-    if path.suffix == ".parquet":
-        pyarrow.parquet.write_table(pyarrow.table({"n": [7] * len(rows), field: rows}), path)
-    elif path.name.endswith(".jsonl.gz"):
-        path.write_bytes(gzip.compress(lines))
-    else:
-        path.write_bytes(lines if path.suffix == ".jsonl" else "".join(rows).encode())
-    return path
-
+from lit_llm.data.sources import SUFFIXES, Reading, Source
 
 # Kinds.
 
@@ -296,142 +267,3 @@ def test_a_source_that_is_none(tmp_path: Path, name: str, told: str) -> None:
     write(tmp_path / "here" / "a.txt", ["x"])
     with pytest.raises(ValueError, match=re.escape(told)):
         Source(name, Reading())
-
-
-# The hub.
-
-ASK = (
-    "from lit_llm.data.sources import *\ntry:\n    list(Source('nobody/nothing', Reading()))\nexcept ValueError as e:\n"
-)
-ASK += "    print(e)"
-
-
-def ask_the_hub(tmp_path: Path, **env: str) -> str:
-    """In a process of its own: the hub's library reads its settings when it is imported."""
-    env = os.environ | {"HF_HOME": str(tmp_path / "hf")} | env
-    done = subprocess.run([sys.executable, "-c", ASK], capture_output=True, text=True, env=env, check=True)
-    return done.stdout
-
-
-def test_a_data_set_without_a_network(tmp_path: Path) -> None:
-    """L7: one sentence that names the data set and a way out."""
-    said = ask_the_hub(tmp_path, HF_HUB_OFFLINE="1")
-    assert said.startswith("'nobody/nothing' is no file or folder here, and as a Hugging Face data set it could not be")
-    assert said.endswith("go online, or give a local copy by --data.source PATH\n")
-    assert said.count("\n") == 1
-
-
-@pytest.mark.slow
-def test_a_data_set_on_a_hub_that_cannot_be_reached(tmp_path: Path, unreachable: Path) -> None:
-    """L7: after the hub's own five tries, which take half a minute."""
-    said = ask_the_hub(tmp_path, HF_HUB_OFFLINE="0")
-    assert said.startswith("'nobody/nothing' is no file or folder here")
-    assert said.count("\n") == 1
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
-    """`datasets` itself, with a parquet file here in place of the one on the hub; what it was asked for."""
-    path, asked, load = write(tmp_path / "far away" / "train.parquet", [*TEXTS, ""]), [], datasets.load_dataset
-
-    def load_dataset(name: str, subset: str | None, split: str, revision: str | None, streaming: bool) -> Any:
-        asked.append((name, subset, split, revision, streaming))
-        files, cache = {"train": str(path)}, str(tmp_path / "hf")
-        return load("parquet", data_files=files, split=split, streaming=streaming, cache_dir=cache)
-
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    datasets.disable_progress_bars()
-    return asked
-
-
-@pytest.mark.parametrize("streaming", [False, True])
-def test_a_data_set(hub: list[tuple], streaming: bool) -> None:
-    assert texts("owner/name", subset="small", revision="v1", streaming=streaming) == TEXTS  # the empty row is none
-    assert texts("owner/name", subset="small", revision="v1", streaming=streaming, max_documents=2) == TEXTS[:2]
-    assert hub == [("owner/name", "small", "train", "v1", streaming)] * 2
-
-
-@pytest.mark.parametrize("streaming", [False, True])
-def test_a_data_set_without_the_field(hub: list[tuple], streaming: bool) -> None:
-    with pytest.raises(
-        ValueError, match=r"'owner/name' row 1 has no text in the field 'body' \(it has int 'n', str 'te"
-    ):
-        texts("owner/name", text_field="body", streaming=streaming)
-
-
-def test_a_data_set_without_the_split(hub: list[tuple]) -> None:
-    with pytest.raises(ValueError, match=r"'owner/name' is no file or folder here, .*split \"dev\""):
-        texts("owner/name", split="dev")
-
-
-def test_a_data_set_and_a_cache_that_cannot_be_written(hub: list[tuple], tmp_path: Path) -> None:
-    """L6: the variable is named."""
-    (tmp_path / "hf").write_text("a file where the cache would be")
-    with pytest.raises(ValueError, match="set HF_HOME to a folder that can be written"):
-        texts("owner/name")
-
-
-# Pieces.
-
-ENCODING = encoding_from_json(train_bpe([PROBE * 3 + "the cat's mats fit, they'll see 12 cats.\n" * 9], 330))
-RANKS = ENCODING._mergeable_ranks
-PATTERNS = {
-    name: tiktoken.Encoding(name, pat_str=pattern, mergeable_ranks=RANKS, special_tokens={})
-    for name, pattern in {"gpt2": GPT2_PATTERN, "llama3": PATTERN}.items()
-}
-WORDS = st.one_of(st.text(max_size=20), st.text(st.sampled_from("aT's1 \n\r\t_-.,é\u0301日\u00a0"), max_size=20))
-
-
-@pytest.mark.parametrize("encoding", PATTERNS.values(), ids=PATTERNS)
-@given(words=st.lists(WORDS, max_size=12), size=st.integers(4, 40))
-def test_pieces_tokenize_as_the_whole(encoding: tiktoken.Encoding, words: list[str], size: int) -> None:
-    """Wherever the cuts fall, by the rules of GPT-2 and of Llama 3; a letter and a space are never far."""
-    text = "".join(word + "x " for word in words)
-    pieces = list(cut(io.StringIO(text, newline=""), size))
-    assert "".join(pieces) == text
-    assert [i for piece in pieces for i in encoding.encode_ordinary(piece)] == encoding.encode_ordinary(text)
-
-
-@given(st.text(st.sampled_from("a b\n1é"), max_size=200), st.integers(1, 9))
-def test_pieces_give_the_whole_text_and_stay_small(text: str, size: int) -> None:
-    """Also where no letter comes before a space: then a text is cut anywhere."""
-    pieces = list(cut(io.StringIO(text, newline=""), size))
-    assert "".join(pieces) == text
-    assert all(pieces)
-    assert max(map(len, pieces), default=0) <= 9 * size
-
-
-@pytest.mark.parametrize("size", [997, 30_011])
-@pytest.mark.parametrize("name", ["the-verdict.txt", "wikipedia_sample.txt", "tinystories_sample.txt"])
-def test_pieces_of_real_text_tokenize_as_the_whole(gpt2: Tiktoken, shared: Path, name: str, size: int) -> None:
-    text = (shared / "text" / name).read_text("utf-8")[:150_000]
-    pieces = list(cut(io.StringIO(text, newline=""), size))
-    assert len(pieces) > len(text) // size // 2
-    for encoding in (gpt2.encoding, PATTERNS["llama3"]):
-        assert [i for piece in pieces for i in encoding.encode_ordinary(piece)] == encoding.encode_ordinary(text)
-
-
-def test_a_long_row_comes_in_pieces(tmp_path: Path) -> None:
-    text = "letters and spaces " * (PIECE // 8)
-    for suffix in (".jsonl", ".parquet", ".txt"):
-        (document,) = Source(str(write(tmp_path / f"a{suffix}", [text])), Reading())
-        pieces = list(document.pieces())
-        assert len(pieces) > 1
-        assert max(map(len, pieces)) <= PIECE + 4096
-        assert "".join(pieces) == text
-
-
-@pytest.mark.parametrize("unit", ["letters and spaces ", "a", "\n", "日本語"])
-def test_one_long_line_is_read_in_little_memory(tmp_path: Path, unit: str) -> None:
-    """D12: 40 MB in one line, a piece at a time; of a text without a place to cut, eight pieces."""
-    with (tmp_path / "a.txt").open("w", encoding="utf-8", newline="") as file:
-        length = sum(file.write(unit * (1 << 17)) for _ in range(40_000_000 // (len(unit.encode()) << 17)))
-    (document,) = Source(str(tmp_path / "a.txt"), Reading())
-    tracemalloc.start()
-    try:
-        assert sum(map(len, document.pieces())) == length
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    bytes_a_character, pieces = 2 if ord(unit[0]) > 255 else 1, 1 if " " in unit else 8
-    assert peak < 6 * PIECE * bytes_a_character * pieces  # a piece, the rest, a block, and what is made on the way
