@@ -30,7 +30,8 @@ def run(args: list[str]) -> int:
     from lit_llm.inference.text import Asked
 
     asked = Asked(config.max_new_tokens, sampling, tuple(config.stop or ()), config.logprobs)
-    model = open_model(config.checkpoint, config)
+    at_once = config.draft_tokens + 1 if config.draft is not None else min(config.batch_size, len(prompts))
+    model = open_model(config.checkpoint, config, {1, at_once})
     if config.draft is not None:
         model.speculate(open_model(config.draft, config), config.draft_tokens)
     inputs, asked = encode(model, prompts, asked, config)

@@ -1,5 +1,6 @@
 """What the commands that write text have in common: options, and what is made of them."""
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from lit_llm.usage import MAX_SEED, Parser
@@ -29,7 +30,7 @@ def add_storage(parser: Parser) -> None:
     """Add the options that say how weights are stored and multiplied."""
     add = parser.add_argument
     add("--dtype", type=str, default="fp32", help="how weights are stored: fp32, bf16 or int8")
-    add("--compile", type=bool, default=False, help="compile the product of decoding on a CPU; takes some seconds")
+    add("--compile", type=bool, default=False, help="compile the products of decoding on a CPU; takes some seconds")
 
 
 def check(config: Any, *counts: str) -> None:
@@ -52,11 +53,11 @@ def sampling_of(config: Any) -> "Sampling":
     return Sampling(**{name: config[name] for name in SAMPLING})
 
 
-def open_model(source: str, config: Any) -> "TextModel":
-    """A model, its weights stored as the options say."""
+def open_model(source: str, config: Any, rows: Collection[int] = (1,)) -> "TextModel":
+    """A model, its weights stored as the options say; rows: those of its steps, as for `prepare`."""
     from lit_llm.inference.products import prepare
     from lit_llm.inference.text import TextModel
 
     model = TextModel.from_source(source)
-    prepare(model.backbone, config.dtype, config.compile)
+    prepare(model.backbone, config.dtype, config.compile, rows)
     return model

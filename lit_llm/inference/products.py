@@ -1,8 +1,7 @@
-"""Decoding in fewer bits, and the product that it consists of: one row times a matrix, as fast as memory is read."""
+"""Decoding in fewer bits, and the product that it consists of: few rows times a matrix, as fast as memory is read."""
 
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,15 +11,15 @@ from torch import Tensor, nn
 from lit_llm.backbone import GPT
 from lit_llm.backbone.attention_kernels import CPU_MULTIPLIES_BFLOAT16
 from lit_llm.backbone.layers import Embedding, Head
+from lit_llm.inference.compiled_product import MAX_ROWS, CompiledProduct, can_compile
 
 DTYPES = ("fp32", "bf16", "int8")
 INT8_WIDTH = 32  # torch's int8 kernels read so many numbers at once, on some CPUs beyond the end of a row
-SHAPES = 256  # of matrices for which a product may be compiled; torch would stop at 8
-FEW_ROWS = 32  # up to which oneDNN multiplies fp32 faster than torch's own library of an x86 CPU, by up to twice
-RowProduct = Callable[[Tensor, Tensor], Tensor]  # (out, in) weights and (in,) to (out,)
+ONEDNN_ROWS = 32  # up to which oneDNN multiplies fp32 faster than torch's own library of an x86 CPU, by up to twice
+RowProduct = Callable[[Tensor, Tensor], Tensor]  # weights (out, in) and x (rows, in) to (rows, out)
 
 
-def prepare(backbone: GPT, dtype: str = "fp32", compile: bool = False) -> GPT:
+def prepare(backbone: GPT, dtype: str = "fp32", compile: bool = False, rows: Collection[int] = (1,)) -> GPT:
     """Make a backbone ready for nothing but decoding: its linear layers, token table and head are replaced in place.
 
     Weights are stored in `dtype`, int8 with a factor for each row; on a CPU everything else is computed in fp32.
@@ -28,7 +27,9 @@ def prepare(backbone: GPT, dtype: str = "fp32", compile: bool = False) -> GPT:
     Args:
         backbone: The network, in eval mode.
         dtype: `fp32`, `bf16` or `int8`.
-        compile: Whether the product of one row and a matrix is compiled for a CPU; takes seconds, and a C++ compiler.
+        compile: Whether the product of few rows and a matrix is compiled for a CPU; takes seconds, and a C++ compiler.
+        rows: How many rows the steps of decoding multiply, for each of which the fastest product of a CPU is found:
+            as many as there are texts in a batch, or tokens that a draft guesses and one more.
 
     Raises:
         ValueError: If the dtype is none of these.
@@ -56,9 +57,11 @@ def prepare(backbone: GPT, dtype: str = "fp32", compile: bool = False) -> GPT:
         product = table if head.linear is None else head.linear  # a `Product` by now
         backbone.head = DecodingHead(product, head.softcap)
     if on_cpu:
-        row_product = fastest_row_product([each.weight for each in products], compile)
+        weights = [each.weight for each in products]
+        compiles = compile and can_compile()
+        fastest = {count: fastest_product(weights, count, compiles) for count in set(rows)}
         for each in products:
-            each.row_product = row_product
+            each.fastest = fastest
     return backbone
 
 
@@ -69,14 +72,16 @@ class Product(nn.Module):
         weight: (out, in) of the layer.
         bias: (out,) of the layer, or None.
         dtype: `fp32`, `bf16` or `int8`: rounded to 255 steps up to the largest of a row, and a factor for it.
-        row_product: What multiplies a single row. None: what multiplies several.
+        fastest: What multiplies so many rows fastest, where that has been found.
     """
 
     weight: Tensor  # (out, in)
     scale: Tensor | None  # (out,)
     bias: Tensor | None  # (out,)
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: str, row_product: RowProduct | None = None) -> None:
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, dtype: str, fastest: Mapping[int, RowProduct] | None = None
+    ) -> None:
         super().__init__()
         scale = None
         weight, bias = weight.detach(), None if bias is None else bias.detach()
@@ -90,58 +95,50 @@ class Product(nn.Module):
         self.register_buffer("weight", weight)  # no parameter: those are compiled anew for each of their shapes
         self.register_buffer("scale", scale)
         self.register_buffer("bias", bias)
-        self.row_product = row_product
+        self.fastest = fastest or {}
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (..., in) to (..., out)."""
-        y = multiply(x, self.weight, self.row_product)
+        rows = x.numel() // x.shape[-1]
+        product = self.fastest.get(rows, multiply)
+        y = product(self.weight, x.reshape(rows, -1)).view(*x.shape[:-1], -1)
         if self.scale is not None:
             y = y * self.scale.to(y.dtype)
         return y if self.bias is None else y + self.bias
 
 
-def multiply(x: Tensor, weight: Tensor, row_product: RowProduct | None = None) -> Tensor:
-    """The product of x (..., in) and weight (out, in): the one place that picks a kernel, by device, dtype and rows."""
-    rows = x.numel() // x.shape[-1]
-    if row_product is not None and rows == 1:
-        return row_product(weight, x.reshape(-1)).view(*x.shape[:-1], -1)
+def multiply(weight: Tensor, x: Tensor) -> Tensor:
+    """The product of weights (out, in) and any number of rows (rows, in), by what suits device, dtype and rows."""
     if x.device.type == "cpu" and weight.dtype == torch.int8:
-        return _by_int8(weight, x.reshape(-1, x.shape[-1])).view(*x.shape[:-1], -1)
+        return _by_int8(weight, x)
     if weight.dtype == torch.bfloat16 and CPU_MULTIPLIES_BFLOAT16:
-        return F.linear(x.bfloat16(), weight).to(x.dtype)
+        return _by_torch(weight, x)
     weight = weight.to(x.dtype)
-    if (
-        x.device.type == "cpu"
-        and rows <= FEW_ROWS
-        and x.dtype == torch.float32
-        and torch.backends.mkldnn.is_available()
-    ):
-        return _by_onednn(weight, x.reshape(rows, -1)).view(*x.shape[:-1], -1)
-    return F.linear(x, weight)
+    few = x.device.type == "cpu" and x.dtype == torch.float32 and len(x) <= ONEDNN_ROWS
+    return _by_onednn(weight, x) if few and torch.backends.mkldnn.is_available() else F.linear(x, weight)
 
 
-def fastest_row_product(weights: Sequence[Tensor], compile: bool = False) -> RowProduct:
-    """What multiplies a single row fastest on this CPU: which it is differs by its vectors and by how it reads memory.
+def fastest_product(weights: Sequence[Tensor], rows: int, compile: bool = False) -> RowProduct:
+    """What multiplies so many rows fastest on this CPU: which it is differs by its vectors and by how it reads memory.
 
     Args:
         weights: All matrices, as stored: read one after the other, as decoding does, they come from memory. One kernel
             may be as fast as another at the largest of them, and slower at all others.
-        compile: Whether a compiled product may be tried: `(W * x).sum(-1)` in one pass.
+        rows: Of the other factor.
+        compile: Whether a compiled product is tried.
     """
-    kind = weights[0].dtype
-    products: list[RowProduct] = [_by_int8] if kind == torch.int8 else [_by_torch]
-    if kind == torch.float32 and torch.backends.mkldnn.is_available():
-        products.append(_by_onednn)
+    products: list[RowProduct] = [multiply]
+    if rows == 1 and weights[0].dtype != torch.int8:
+        products.append(_by_torch)
+    if compile and rows <= MAX_ROWS:
+        products.append(CompiledProduct())
+    if len(products) == 1:
+        return multiply
 
     def seconds(product: RowProduct) -> float:
-        return _seconds(lambda: [product(weight, torch.zeros(weight.shape[1])) for weight in weights])
+        return _seconds(lambda: [product(weight, torch.zeros(rows, weight.shape[1])) for weight in weights])
 
-    if not compile:  # and so without the seconds that it takes to import a compiler
-        return min(products, key=seconds)
-    with torch._dynamo.config.patch(recompile_limit=SHAPES):
-        if (compiled := compiled_row_product(kind)) is not None:
-            products.append(compiled)
-        return min(products, key=seconds)
+    return min(products, key=seconds)
 
 
 def _seconds(run: Callable[[], object], repeats: int = 8) -> float:
@@ -160,33 +157,15 @@ def _by_torch(weight: Tensor, x: Tensor) -> Tensor:
 
 
 def _by_onednn(weight: Tensor, x: Tensor) -> Tensor:
-    """x: (in,) or (rows, in). On some CPUs torch's own product of one row in fp32 reads the weights by one thread."""
-    y = torch.ops.mkldnn._linear_pointwise(x.view(-1, x.shape[-1]), weight, None, "none", [], "")
-    return y.view(*x.shape[:-1], -1)
+    # On some CPUs torch's own product of one row in fp32 reads the weights by one thread.
+    return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
 
 
 def _by_int8(weight: Tensor, x: Tensor) -> Tensor:
-    """x: (in,) or (rows, in)."""
     if weight.shape[1] % INT8_WIDTH:
         return F.linear(x, weight.to(x.dtype))
     ones = torch.ones(len(weight), dtype=torch.bfloat16)  # the factors of the rows are multiplied in fp32
-    return (
-        torch._weight_int8pack_mm(x.view(-1, x.shape[-1]).bfloat16(), weight, ones).to(x.dtype).view(*x.shape[:-1], -1)
-    )
-
-
-def compiled_row_product(dtype: torch.dtype) -> RowProduct | None:
-    """(W * x).sum(-1), compiled for each shape of a matrix anew. None, with a notice, where it cannot be."""
-    # One product for all shapes would be up to 1.5 times as slow.
-    product = torch.compile(lambda weight, x: (weight.float() * x).sum(-1), dynamic=False)
-    try:
-        with torch.inference_mode():
-            product(torch.zeros(5, 24, dtype=dtype), torch.zeros(24))
-    except Exception as error:  # no C++ compiler, or one that fails: nothing that decoding needs
-        reason = str(error).strip().split("\n")[0]
-        print(f"notice: decoding goes on without compiled products, which failed: {reason}", file=sys.stderr)
-        return None
-    return product
+    return torch._weight_int8pack_mm(x.bfloat16(), weight, ones).to(x.dtype)
 
 
 class Table(nn.Module):

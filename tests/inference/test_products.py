@@ -1,6 +1,7 @@
 """Weights in fewer bits, and the product of a single row: as near as the bits allow; greedy text stays the same."""
 
 import copy
+import shutil
 from functools import partial
 from typing import Any
 
@@ -11,8 +12,10 @@ from torch import nn
 from lit_llm.backbone import GPT
 from lit_llm.backbone.layers import CausalSelfAttention, Embedding, GatedMLP, Head
 from lit_llm.backbone.rotary import Rotary
+from lit_llm.inference import products
+from lit_llm.inference.compiled_product import CompiledProduct, can_compile
 from lit_llm.inference.generate import generate
-from lit_llm.inference.products import Product, fastest_row_product, prepare
+from lit_llm.inference.products import Product, fastest_product, prepare
 from lit_llm.inference.sampling import Sampling
 
 V, BLOCK_SIZE, PROMPT = 97, 23, [5, 1, 90, 7]
@@ -26,6 +29,7 @@ LLAMA = {
 # Of the spread of the logits: fp32 in another order; 8 bits of a bfloat16; 127 steps up to the largest of a row.
 NEAR = {"fp32": 1e-5, "bf16": 0.02, "int8": 0.05}
 
+compiles = pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 every_dtype = pytest.mark.parametrize("dtype", NEAR)
 every_kind = pytest.mark.parametrize("parts", [{}, LLAMA], ids=["gpt2", "llama"])
 
@@ -82,9 +86,10 @@ def test_a_product_of_any_width(dtype: str, width: int) -> None:
     """As near as the bits allow, whether or not the width is one that kernels read at once."""
     drawn = torch.Generator().manual_seed(width)
     weight = torch.randn(31, width, generator=drawn)
+    fastest = {1: fastest_product([Product(weight, None, dtype).weight], 1)}
     for rows in (1, 7, 40):
         x = torch.randn(rows, width, generator=drawn)
-        y = Product(weight, None, dtype, fastest_row_product([Product(weight, None, dtype).weight]))(x)
+        y = Product(weight, None, dtype, fastest)(x)
         assert (y - x @ weight.T).std() < NEAR[dtype] * (x @ weight.T).std()
 
 
@@ -93,14 +98,45 @@ def test_a_dtype_that_is_none_is_refused() -> None:
         prepare(backbone({}), "fp8")
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
+@compiles
+@pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler")
+@torch.inference_mode()
+def test_a_compiled_product_of_few_rows() -> None:
+    """Of each number of rows and each shape, in the precision of fp32 whatever the weights are stored in."""
+    product, drawn = CompiledProduct(), torch.Generator().manual_seed(0)
+    for shape, dtype in [((31, 24), torch.bfloat16), ((31, 24), torch.int8), ((7, 40), torch.bfloat16)]:
+        weight = (20 * torch.randn(shape, generator=drawn)).to(dtype)
+        for rows in (1, 3):
+            x = torch.randn(rows, shape[1], generator=drawn)
+            wanted = x.double() @ weight.double().T
+            for laid_out in (x, x.T.contiguous().T):
+                assert (product(weight, laid_out) - wanted).std() < 1e-6 * wanted.std()
+
+
+@torch.inference_mode()
+def test_each_number_of_rows_has_its_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fastest one, found for the numbers that are asked for, of few rows among compiled ones as well."""
+    tried: list[tuple[int, int]] = []
+    monkeypatch.setattr(products, "can_compile", lambda: True)
+    monkeypatch.setattr(products, "CompiledProduct", lambda: lambda weight, x: x @ weight.T)
+    monkeypatch.setattr(products, "_seconds", lambda run: tried.append((len(run()[0]), len(run()))) or -len(tried))
+    ready = prepare(backbone({}), compile=True, rows={1, 5, 17})
+    fastest = ready.embedding.tokens.product.fastest
+    assert {rows for rows, _ in tried} == {1, 5}  # of 17 there is one product alone
+    assert {matrices for _, matrices in tried} == {2 * 4 + 1}  # all of them
+    assert fastest[17] is products.multiply
+    assert len({fastest[1], fastest[5], products.multiply}) == 3
+    assert all(part.fastest is fastest for part in ready.modules() if isinstance(part, Product))
+
+
+@compiles
 def test_without_a_compiler_decoding_goes_on(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     """With a notice, and a product that needs none."""
     monkeypatch.setenv("CXX", "no-such-compiler")
     monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
-    torch._dynamo.reset()
     with torch._inductor.config.patch(force_disable_caches=True):
-        product = fastest_row_product([torch.randn(31, 24)], compile=True)
+        assert not can_compile()
     assert capsys.readouterr().err.startswith("notice: decoding goes on without compiled products, which failed: ")
-    weight, x = torch.randn(31, 24), torch.randn(24)
-    torch.testing.assert_close(product(weight, x), weight @ x)
+    monkeypatch.setattr(products, "can_compile", lambda: False)
+    ready = prepare(backbone({}), "bf16", compile=True)
+    assert not isinstance(ready.embedding.tokens.product.fastest[1], CompiledProduct)
