@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from lit_llm.inference.compiled_product import MAX_ROWS, CompiledProduct, can_co
 
 DTYPES = ("fp32", "bf16", "int8")
 INT8_WIDTH = 32  # torch's int8 kernels read so many numbers at once, on some CPUs beyond the end of a row
+PACKED_FOR = 16  # rows: what oneDNN's own layout of weights is made for; it serves any other number nearly as well
+SAMPLE = 2**27  # bytes of weights by which layouts are compared: more than the caches of a CPU hold
 ONEDNN_ROWS = 32  # up to which oneDNN multiplies fp32 faster than torch's own library of an x86 CPU, by up to twice
 RowProduct = Callable[[Tensor, Tensor], Tensor]  # weights (out, in) and x (rows, in) to (rows, out)
 
@@ -62,6 +65,11 @@ def prepare(backbone: GPT, dtype: str = "fp32", compile: bool = False, rows: Col
         fastest = {count: fastest_product(weights, count, compiles) for count in set(rows)}
         for each in products:
             each.fastest = fastest
+        pays = packing_pays(weights[1:], fastest)
+        del weights  # of which each goes as its packed form comes
+        if pays:
+            for each in products[1:]:  # ids are looked up in the table, which stays as it is
+                each.pack()
     return backbone
 
 
@@ -97,6 +105,10 @@ class Product(nn.Module):
         self.register_buffer("bias", bias)
         self.fastest = fastest or {}
 
+    def pack(self) -> None:
+        """Bring the weights into oneDNN's own layout, by which it multiplies any number of rows."""
+        self.weight, self.fastest = _packed(self.weight), {}
+
     def forward(self, x: Tensor) -> Tensor:
         """Maps (..., in) to (..., out)."""
         rows = x.numel() // x.shape[-1]
@@ -109,6 +121,8 @@ class Product(nn.Module):
 
 def multiply(weight: Tensor, x: Tensor) -> Tensor:
     """The product of weights (out, in) and any number of rows (rows, in), by what suits device, dtype and rows."""
+    if weight.is_mkldnn:
+        return _by_onednn(weight, x)
     if x.device.type == "cpu" and weight.dtype == torch.int8:
         return _by_int8(weight, x)
     if weight.dtype == torch.bfloat16 and CPU_MULTIPLIES_BFLOAT16:
@@ -135,19 +149,40 @@ def fastest_product(weights: Sequence[Tensor], rows: int, compile: bool = False)
     if len(products) == 1:
         return multiply
 
-    def seconds(product: RowProduct) -> float:
-        return _seconds(lambda: [product(weight, torch.zeros(rows, weight.shape[1])) for weight in weights])
-
-    return min(products, key=seconds)
+    return min(products, key=lambda product: _seconds(product, weights, rows))
 
 
-def _seconds(run: Callable[[], object], repeats: int = 8) -> float:
-    """Of the fastest of some runs."""
+def packing_pays(weights: Sequence[Tensor], fastest: Mapping[int, RowProduct]) -> bool:
+    """Whether oneDNN multiplies these weights faster in a layout of its own; small ones stay as they are.
+
+    Args:
+        weights: Matrices, as stored.
+        fastest: What multiplies so many rows fastest in the layout at hand.
+    """
+    multiplied = {torch.float32, torch.bfloat16} if CPU_MULTIPLIES_BFLOAT16 else {torch.float32}
+    if not torch.backends.mkldnn.is_available() or not {weight.dtype for weight in weights} <= multiplied:
+        return False
+    sizes = accumulate(weight.nbytes for weight in weights)
+    count = next((number for number, size in enumerate(sizes, start=1) if size >= SAMPLE), None)
+    if count is None:
+        return False
+    packed = [_packed(weight) for weight in weights[:count]]
+    plain = sum(_seconds(product, weights[:count], rows) for rows, product in fastest.items())
+    return sum(_seconds(_by_onednn, packed, rows) for rows in fastest) < plain
+
+
+def _packed(weight: Tensor) -> Tensor:
+    return torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_FOR)
+
+
+def _seconds(product: RowProduct, weights: Sequence[Tensor], rows: int, repeats: int = 8) -> float:
+    """Of the fastest of some passes over all weights."""
     times = []
     with torch.inference_mode():
         for _ in range(repeats):
             start = time.perf_counter()
-            run()
+            for weight in weights:
+                product(weight, torch.zeros(rows, weight.shape[1]))
             times.append(time.perf_counter() - start)
     return min(times)
 
@@ -158,7 +193,7 @@ def _by_torch(weight: Tensor, x: Tensor) -> Tensor:
 
 def _by_onednn(weight: Tensor, x: Tensor) -> Tensor:
     # On some CPUs torch's own product of one row in fp32 reads the weights by one thread.
-    return torch.ops.mkldnn._linear_pointwise(x, weight, None, "none", [], "")
+    return torch.ops.mkldnn._linear_pointwise(x.to(weight.dtype), weight, None, "none", [], "").to(x.dtype)
 
 
 def _by_int8(weight: Tensor, x: Tensor) -> Tensor:

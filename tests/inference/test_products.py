@@ -30,6 +30,7 @@ LLAMA = {
 NEAR = {"fp32": 1e-5, "bf16": 0.02, "int8": 0.05}
 
 compiles = pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
+needs_onednn = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="torch has no oneDNN here")
 every_dtype = pytest.mark.parametrize("dtype", NEAR)
 every_kind = pytest.mark.parametrize("parts", [{}, LLAMA], ids=["gpt2", "llama"])
 
@@ -93,6 +94,47 @@ def test_a_product_of_any_width(dtype: str, width: int) -> None:
         assert (y - x @ weight.T).std() < NEAR[dtype] * (x @ weight.T).std()
 
 
+@needs_onednn
+@every_kind
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@torch.inference_mode()
+def test_packed_weights_multiply_as_before(parts: dict[str, Any], dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any number of rows; all matrices of the network but the table, in which ids are looked up."""
+    monkeypatch.setattr(products, "CPU_MULTIPLIES_BFLOAT16", True)
+    monkeypatch.setattr(products, "SAMPLE", 1)
+    monkeypatch.setattr(products, "_seconds", lambda product, weights, rows: -sum(w.is_mkldnn for w in weights))
+    plain = backbone(parts)
+    ready = prepare(copy.deepcopy(plain), dtype, rows={1, 2})
+    packed = [part.weight.is_mkldnn for part in ready.modules() if isinstance(part, Product)]
+    assert packed.count(True) == 2 * 4 + (plain.head.linear is not None)
+    assert packed.count(False) == 1
+    for rows, T in [(1, 1), (2, 1), (3, 13)]:
+        idx = torch.randint(V, (rows, T), generator=torch.Generator().manual_seed(T))
+        wanted, got = plain(idx), ready(idx)
+        assert got.dtype == torch.float32
+        assert (got - wanted).std() < NEAR[dtype] * wanted.std()
+
+
+@needs_onednn
+@pytest.mark.parametrize("gain", [-1, 1])
+def test_weights_are_packed_where_it_pays(gain: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the sum over the numbers of rows; measured by no more weights than needed; small ones never are."""
+    seen: list[int] = []
+
+    def seconds(product: Any, weights: list[torch.Tensor], rows: int) -> float:
+        seen.append(len(weights))
+        return 5 * rows - gain * weights[0].is_mkldnn * (rows == 2)
+
+    monkeypatch.setattr(products, "_seconds", seconds)
+    weights, fastest = [torch.randn(31, 24)] * 5, {1: products.multiply, 2: products.multiply}
+    assert not products.packing_pays(weights, fastest)
+    monkeypatch.setattr(products, "SAMPLE", 2 * 31 * 24 * 4)
+    assert products.packing_pays(weights, fastest) == (gain > 0)
+    assert seen == [2] * 4
+    monkeypatch.setattr(products, "CPU_MULTIPLIES_BFLOAT16", False)
+    assert not products.packing_pays([weight.bfloat16() for weight in weights], fastest)
+
+
 def test_a_dtype_that_is_none_is_refused() -> None:
     with pytest.raises(ValueError, match="the dtype 'fp8' is none of fp32, bf16, int8"):
         prepare(backbone({}), "fp8")
@@ -116,14 +158,18 @@ def test_a_compiled_product_of_few_rows() -> None:
 @torch.inference_mode()
 def test_each_number_of_rows_has_its_product(monkeypatch: pytest.MonkeyPatch) -> None:
     """The fastest one, found for the numbers that are asked for, of few rows among compiled ones as well."""
-    tried: list[tuple[int, int]] = []
+    tried: list[tuple[int, int]] = []  # rows and matrices
+
+    def seconds(product: Any, weights: list[torch.Tensor], rows: int) -> float:
+        tried.append((rows, len(weights)))
+        return -len(tried)
+
     monkeypatch.setattr(products, "can_compile", lambda: True)
     monkeypatch.setattr(products, "CompiledProduct", lambda: lambda weight, x: x @ weight.T)
-    monkeypatch.setattr(products, "_seconds", lambda run: tried.append((len(run()[0]), len(run()))) or -len(tried))
+    monkeypatch.setattr(products, "_seconds", seconds)
     ready = prepare(backbone({}), compile=True, rows={1, 5, 17})
     fastest = ready.embedding.tokens.product.fastest
-    assert {rows for rows, _ in tried} == {1, 5}  # of 17 there is one product alone
-    assert {matrices for _, matrices in tried} == {2 * 4 + 1}  # all of them
+    assert set(tried) == {(1, 2 * 4 + 1), (5, 2 * 4 + 1)}  # all matrices; of 17 rows there is one product alone
     assert fastest[17] is products.multiply
     assert len({fastest[1], fastest[5], products.multiply}) == 3
     assert all(part.fastest is fastest for part in ready.modules() if isinstance(part, Product))
