@@ -153,14 +153,18 @@ def fastest_product(weights: Sequence[Tensor], rows: int, compile: bool = False)
 
 
 def packing_pays(weights: Sequence[Tensor], fastest: Mapping[int, RowProduct]) -> bool:
-    """Whether oneDNN multiplies these weights faster in a layout of its own; small ones stay as they are.
+    """Whether oneDNN multiplies these weights faster in a layout of its own.
+
+    Small ones stay as they are; and so do those of single rows, which gain next to nothing, while a comparison takes
+    memory for both layouts of a sample.
 
     Args:
         weights: Matrices, as stored.
         fastest: What multiplies so many rows fastest in the layout at hand.
     """
     multiplied = {torch.float32, torch.bfloat16} if CPU_MULTIPLIES_BFLOAT16 else {torch.float32}
-    if not torch.backends.mkldnn.is_available() or not {weight.dtype for weight in weights} <= multiplied:
+    can = torch.backends.mkldnn.is_available() and {weight.dtype for weight in weights} <= multiplied
+    if not can or max(fastest, default=1) == 1:
         return False
     sizes = accumulate(weight.nbytes for weight in weights)
     count = next((number for number, size in enumerate(sizes, start=1) if size >= SAMPLE), None)

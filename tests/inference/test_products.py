@@ -118,7 +118,7 @@ def test_packed_weights_multiply_as_before(parts: dict[str, Any], dtype: str, mo
 @needs_onednn
 @pytest.mark.parametrize("gain", [-1, 1])
 def test_weights_are_packed_where_it_pays(gain: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the sum over the numbers of rows; measured by no more weights than needed; small ones never are."""
+    """In the sum over all rows; measured by no more weights than needed; not small ones, nor those of single rows."""
     seen: list[int] = []
 
     def seconds(product: Any, weights: list[torch.Tensor], rows: int) -> float:
@@ -131,6 +131,8 @@ def test_weights_are_packed_where_it_pays(gain: int, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(products, "SAMPLE", 2 * 31 * 24 * 4)
     assert products.packing_pays(weights, fastest) == (gain > 0)
     assert seen == [2] * 4
+    assert not products.packing_pays(weights, {1: products.multiply})
+    assert seen == [2] * 4  # nothing was compared
     monkeypatch.setattr(products, "CPU_MULTIPLIES_BFLOAT16", False)
     assert not products.packing_pays([weight.bfloat16() for weight in weights], fastest)
 
