@@ -44,18 +44,20 @@ def make_module(shape: dict[str, int], compiles: bool = False) -> LanguageModeli
     return LanguageModeling(backbone, loss=loss, optimizer=OPTIMIZER, compile=compiles)
 
 
-def make_train(shape: dict[str, int], mode: str, get_batch: GetBatch) -> tuple[Callable[[], Tensor], dict[str, int]]:
+def make_train(
+    shape: dict[str, int], mode: str, get_batch: GetBatch, device: str = "cpu"
+) -> tuple[Callable[[], Tensor], dict[str, int]]:
     """A function that does forward, backward, clipping and AdamW, and returns the loss."""
-    torch.set_float32_matmul_precision(matmul_precision(torch.device("cpu")))
+    torch.set_float32_matmul_precision(matmul_precision(torch.device(device)))
     tune_heap(APART)
-    module = make_module(shape, compiles=mode.endswith("-c"))
+    module = make_module(shape, compiles=mode.endswith("-c")).to(device)
     module.configure_model()
     optimizer = module.configure_optimizers()["optimizer"]
     parameters = list(module.parameters())
 
     def step() -> Tensor:
         batch = Batch(*get_batch())
-        with torch.autocast("cpu", torch.bfloat16, enabled="bf16" in mode):
+        with torch.autocast(device, torch.bfloat16, enabled="bf16" in mode):
             loss = module.total_loss(batch) / batch.targets.numel()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)

@@ -20,8 +20,7 @@ class AttentionByBlocks(torch.autograd.Function):
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float) -> Tensor:
         """Maps q, k, v to (B, H, T, D), which lies in memory as (B, T, H, D)."""
         heads, (T, D) = q.shape[:2], q.shape[2:]
-        q = torch.mul(q, scale, out=torch.empty(q.shape, dtype=q.dtype)).view(-1, T, D)  # in one pass with the copy
-        k, v = k.reshape(-1, T, D), v.reshape(-1, T, D)
+        q, k, v = (x.reshape(-1, T, D) for x in (q * scale, k, v))
         out = v.new_empty(heads[0], T, heads[1], D).transpose(1, 2)  # the layer joins the heads without a copy
         for rows, keys in _blocks(T):
             weights = _weights(q[:, rows], k[:, keys], heads, mask, rows)

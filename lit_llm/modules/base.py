@@ -206,7 +206,7 @@ class BaseModule(WeightedSteps):
             self._split(mesh["tensor_parallel"])
         self.backbone.recomputes = self.recomputes
         if self.compiles:
-            self._compile_blocks()
+            self.compile_parts()
         if mesh is not None:
             self.is_divided = True
             if mesh["data_parallel"].size() > 1:
@@ -218,7 +218,7 @@ class BaseModule(WeightedSteps):
         if mesh.size() > 1:
             self.splits = {f"backbone.{name}": how for name, how in split(self.backbone, mesh).items()}
 
-    def _compile_blocks(self) -> None:
+    def compile_parts(self) -> None:
         """Compile block by block: equal blocks share their kernels, and what surrounds them needs no graph.
 
         Raises:

@@ -43,6 +43,11 @@ class LanguageModeling(BaseModule):
         # Of the held-out tokens, each with the same weight. NaN shows, instead of being left out.
         self.mean_loss = MeanMetric(nan_strategy="disable")
 
+    def compile_parts(self) -> None:
+        """Compile the loss as well."""
+        super().compile_parts()
+        self.loss.compile()
+
     def forward(self, batch: Batch | PackedBatch) -> Tensor:
         """Maps a batch to its (B, T, V) logits."""
         return self.backbone(batch.idx, _context(batch))

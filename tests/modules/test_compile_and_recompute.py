@@ -91,11 +91,17 @@ def test_without_a_compiler_a_run_says_so(tmp_path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.slow
 @compiler
 @pytest.mark.parametrize("recomputes", [False, True], ids=["kept", "recomputed"])
-@pytest.mark.parametrize("parts", [{}, ROTARY], ids=["plain", "rotary"])
-def test_compiled_blocks_learn_the_same_to_rounding(tmp_path, parts: dict[str, Any], recomputes: bool) -> None:
+@pytest.mark.parametrize(
+    ("parts", "loss"),
+    [({}, nn.CrossEntropyLoss), (ROTARY, nn.CrossEntropyLoss), ({}, partial(LinearCrossEntropy, chunk_size=9))],
+    ids=["plain", "rotary", "chunks"],
+)
+def test_compiled_parts_learn_the_same_to_rounding(
+    tmp_path, parts: dict[str, Any], loss: Any, recomputes: bool
+) -> None:
     """T17, K20: also validation, and with the same names in the checkpoint."""
-    eager = losses_and_weights(tmp_path, parts)
-    compiled = losses_and_weights(tmp_path, parts, compile=True, activation_checkpointing=recomputes)
+    eager = losses_and_weights(tmp_path, parts, loss=loss)
+    compiled = losses_and_weights(tmp_path, parts, loss=loss, compile=True, activation_checkpointing=recomputes)
     assert compiled[0] == pytest.approx(eager[0], rel=1e-5)
     assert compiled[1].keys() == eager[1].keys()
 

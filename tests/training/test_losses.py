@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from lit_llm.batch import IGNORE_INDEX
+from lit_llm.training import losses
 from lit_llm.training.losses import HeadLoss, LinearCrossEntropy
 
 N, C, V = 11, 6, 23
@@ -77,6 +78,15 @@ def test_logits_never_stand_in_memory_at_once() -> None:
     chunk = 16 * vocabulary * 4  # bytes
     assert largest(LinearCrossEntropy(16)) <= chunk
     assert largest(plain) >= 32 * chunk
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_a_padded_matrix_changes_nothing(monkeypatch: pytest.MonkeyPatch, smoothing: float) -> None:
+    """As on a GPU: to a multiple of 64 rows, which are no words."""
+    assert [len(losses._padded(torch.empty(50257, 2, device=device))) for device in ("cpu", "meta")] == [50257, 50304]
+    expected = with_gradients(LinearCrossEntropy(4, smoothing), *inputs())
+    monkeypatch.setattr(losses, "_padded", lambda matrix: F.pad(matrix, (0, 0, 0, 41)))
+    torch.testing.assert_close(with_gradients(LinearCrossEntropy(4, smoothing), *inputs()), expected)
 
 
 def test_a_frozen_matrix_gets_no_gradient() -> None:
