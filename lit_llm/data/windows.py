@@ -64,7 +64,8 @@ class Windows(Rows):
                 f"the token file holds the id {ids[row, column]} at position {positions[row, column]}, "
                 f"beyond the vocabulary of {self.vocab_size}; delete its folder and it is made again"
             )
-        idx, targets = torch.from_numpy(ids[:, :-1]), torch.from_numpy(ids[:, 1:])
+        # Without gaps between the rows, as a GPU takes them over while it computes.
+        idx, targets = (torch.from_numpy(part).contiguous() for part in (ids[:, :-1], ids[:, 1:]))
         if self.to_the_end and missing.any():
             targets = targets.masked_fill(torch.from_numpy(missing[:, 1:]), IGNORE_INDEX)
         if self.border is None:

@@ -121,16 +121,16 @@ def _losses_and_gradients(
     scores = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if logits.shape[-1] > vocab_size:
         scores[:, vocab_size:] = -torch.inf
-    normalizer = scores.logsumexp(dim=-1, keepdim=True)
-    of_target = scores.gather(1, index)
+    log_p = torch.log_softmax(scores, dim=-1, out=scores)  # where they lie
+    of_target = log_p.gather(1, index)
     expected = (1 - label_smoothing) * of_target
     uniform = label_smoothing / vocab_size
     if label_smoothing:
-        expected += label_smoothing * scores[:, :vocab_size].mean(dim=-1, keepdim=True)
-    losses = torch.where(kept, normalizer - expected, 0)
+        expected += label_smoothing * log_p[:, :vocab_size].mean(dim=-1, keepdim=True)
+    losses = torch.where(kept, -expected, 0)
     # Softmax minus what the targets say; at the target, where the two are close, in fp32 until they are subtracted.
-    at_target = (of_target - normalizer).exp() + (label_smoothing - 1 - uniform)
-    gradients = scores.sub_(normalizer).exp_()
+    at_target = of_target.exp() + (label_smoothing - 1 - uniform)
+    gradients = log_p.exp_()
     if label_smoothing:
         gradients[:, :vocab_size] -= uniform
     gradients = gradients.masked_fill_(~kept, 0).to(logits.dtype)
