@@ -15,6 +15,12 @@ torch.set_num_threads(1)  # two workers share two cores
 os.environ["OMP_NUM_THREADS"] = "1"
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """A GPU is seen by the tests that need one (`-m gpu`), and by no others: what they expect are a CPU's numbers."""
+    if config.option.markexpr != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 @pytest.fixture(autouse=True)
 def own_folders(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or fills the user's token cache, nor leaves anything where it was started."""

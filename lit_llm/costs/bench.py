@@ -126,6 +126,7 @@ class BenchCLI(OtherCommand):
             "steps": timer.steps,
             "tokens_per_second": rate * trainer.world_size,  # of all devices
             "seconds_per_step": timer.seconds / timer.steps,
+            "windows_seconds_per_step": timer.windows,
             "measured_peak_flops": peak,
             "model_flops_utilization": rate * flops / peak,
             "peak_memory_bytes": timer.peak_bytes,
@@ -147,12 +148,13 @@ def describe(figures: dict[str, Any]) -> str:
     step, split, overhead = figures["seconds_per_step"], figures["split"], figures["trainer_overhead"]
     peak, whole = figures["measured_peak_flops"], figures["split_seconds_per_step"]
     devices = f"{figures['devices']} × " if figures["devices"] > 1 else ""
+    low, high = (1e3 * pick(figures["windows_seconds_per_step"]) for pick in (min, max))
     rows = {
         "device": f"{devices}{figures['device']}",
         "precision": f"{figures['precision']}, matmul {figures['matmul_precision']}",
         "parameters": count(figures["parameters"]),
         "tokens per second": f"{figures['tokens_per_second']:,.0f}",
-        "step": f"{1e3 * step:,.2f} ms, {figures['tokens_per_step']:,} tokens",
+        "step": f"{1e3 * step:,.2f} ms ({low:,.2f} to {high:,.2f}), {figures['tokens_per_step']:,} tokens",
         "utilization": f"{figures['model_flops_utilization']:.1%} of the measured {peak / 1e12:.3g} TFLOP/s",
         "peak memory": f"{figures['peak_memory_bytes'] / 1e6:,.0f} MB",
         "a step, split": f"{1e3 * whole:,.2f} ms",
@@ -160,9 +162,9 @@ def describe(figures: dict[str, Any]) -> str:
     for name in NAMES:
         rows[f"  {name}"] = f"{1e3 * split[name]:8,.2f} ms {split[name] / whole:6.1%}"
     if overhead is not None:
-        low, high = (f"{100 * overhead[name]:+.2f}" for name in ("min", "max"))
+        least, most = (f"{100 * overhead[name]:+.2f}" for name in ("min", "max"))
         rows["bare loop"] = (
             f"{1e3 * figures['bare_seconds_per_step']:,.2f} ms; the Trainer costs "
-            f"{100 * overhead['median']:+.2f} % ({low} to {high})"
+            f"{100 * overhead['median']:+.2f} % ({least} to {most})"
         )
     return table(rows)

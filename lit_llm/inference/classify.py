@@ -5,6 +5,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from lit_llm.inference.options import add_device, device_of
 from lit_llm.terminal import lines_of_stdin
 from lit_llm.usage import Parser
 
@@ -20,7 +21,9 @@ def run(args: list[str]) -> int:
         raise ValueError(f"--batch_size {config.batch_size} cannot be: it is at least 1")
     if not config.texts and sys.stdin.isatty():
         raise ValueError("there is no text; give one in quotes, or one a line on stdin")
+    device = device_of(config)
     classifier = Classifier.from_checkpoint(config.checkpoint)
+    classifier.module.to(device)
     texts = iter(config.texts) if config.texts else lines_of_stdin()
     place, cut = 0, 0
     while batch := list(islice(texts, config.batch_size)):
@@ -46,6 +49,7 @@ def parser() -> Parser:
     add = parser.add_argument
     add("--checkpoint", type=str, required=True, help="a .ckpt file, a run folder or a folder of runs")
     add("--batch_size", type=int, default=32, help="texts that are read and answered at once")
+    add_device(parser)
     add("texts", type=str, nargs="*", help="texts, each in quotes; none: one a line on stdin")
     return parser
 
@@ -98,6 +102,7 @@ class Classifier:
         """
         import numpy as np
         import torch
+        from lightning.pytorch.utilities import move_data_to_device
 
         from lit_llm.batch import IGNORE_INDEX
         from lit_llm.data.tables import cleaned
@@ -106,7 +111,8 @@ class Classifier:
         unknown = np.full(len(texts), IGNORE_INDEX)
         known_form = list(map(cleaned, texts))
         encoded = Texts(known_form, unknown, np.arange(len(texts)), self.tokenizer, self.block_size)
+        batch = move_data_to_device(encoded.__getitems__(range(len(texts))), self.module.device)
         with torch.inference_mode():
-            columns: dict[str, Any] = self.module.predict_step(encoded.__getitems__(range(len(texts))), 0)
+            columns: dict[str, Any] = self.module.predict_step(batch, 0)
         labels = columns["label"]
         return [(label, columns[f"p_{label}"][row]) for row, label in enumerate(labels)], encoded.truncated

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 from lit_llm.usage import MAX_SEED, Parser
 
 if TYPE_CHECKING:
+    import torch
+
     from lit_llm.inference.sampling import Sampling
     from lit_llm.inference.text import TextModel
 
@@ -31,6 +33,14 @@ def add_storage(parser: Parser) -> None:
     add = parser.add_argument
     add("--dtype", type=str, default="fp32", help="how weights are stored: fp32, bf16 or int8")
     add("--compile", type=bool, default=False, help="compile the products of decoding on a CPU; takes some seconds")
+    add_device(parser)
+
+
+def add_device(parser: Parser) -> None:
+    """Add the option that says where the network computes."""
+    parser.add_argument(
+        "--device", type=str | None, default=None, help="cpu, cuda, or one of several as cuda:1; a GPU if there is one"
+    )
 
 
 def check(config: Any, *counts: str) -> None:
@@ -46,6 +56,23 @@ def check(config: Any, *counts: str) -> None:
         raise ValueError(f"--seed {config.seed} cannot be: it lies in [0, {MAX_SEED}]")
 
 
+def device_of(config: Any) -> "torch.device":
+    """Where the network computes.
+
+    Raises:
+        ValueError: If there is no such device.
+    """
+    import torch
+
+    count = torch.cuda.device_count()
+    if config.device is None:
+        return torch.device("cuda" if count else "cpu")
+    known = ["cpu", *(["cuda"] if count else []), *(f"cuda:{number}" for number in range(count))]
+    if config.device not in known:
+        raise ValueError(f"there is no --device '{config.device}' here; choose {' or '.join(known)}")
+    return torch.device(config.device)
+
+
 def sampling_of(config: Any) -> "Sampling":
     """How tokens are drawn."""
     from lit_llm.inference.sampling import Sampling
@@ -58,6 +85,8 @@ def open_model(source: str, config: Any, rows: Collection[int] = (1,)) -> "TextM
     from lit_llm.inference.products import prepare
     from lit_llm.inference.text import TextModel
 
+    device = device_of(config)
     model = TextModel.from_source(source)
+    model.backbone.to(device)
     prepare(model.backbone, config.dtype, config.compile, rows)
     return model

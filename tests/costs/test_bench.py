@@ -37,6 +37,9 @@ def test_figures_fit_together(finished) -> None:
     assert sum(figures["split"].values()) == pytest.approx(figures["split_seconds_per_step"], rel=0.01)
     assert figures["tokens_per_step"] == B * T
     assert figures["tokens_per_second"] == pytest.approx(B * T / figures["seconds_per_step"])
+    windows = figures["windows_seconds_per_step"]
+    assert len(windows) == 5
+    assert min(windows) <= figures["seconds_per_step"] <= max(windows)
     flops = tiny_backbone().flops_per_token()
     assert figures["flops_per_token"] == flops
     used = figures["tokens_per_second"] * flops / figures["measured_peak_flops"]

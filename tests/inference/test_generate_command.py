@@ -68,6 +68,7 @@ WRONG = {
     "--min_p=2": "min_p 2.0 is no share",
     "--repetition_penalty=0": "repetition_penalty 0.0 cannot be",
     "--stop=['']": "the stop string '' is empty",
+    "--device=cuda:99": "there is no --device 'cuda:99' here; choose cpu",
     "--dtype=int4": "the dtype 'int4' is none of fp32, bf16, int8",
     "--batch_size=0": "--batch_size 0 cannot be",
     "--prompts=no.txt": "--prompt 'the' and --prompts no.txt were both given; choose one",
