@@ -41,7 +41,10 @@ def make_module(shape: dict[str, int], compiles: bool = False) -> LanguageModeli
     """GPT-2's parts in a shape, with the loss that suits its vocabulary."""
     backbone = GPT(shape["V"], shape["T"], shape["L"], shape["H"], shape["C"])
     loss = LinearCrossEntropy if shape["V"] > LARGE_VOCABULARY else nn.CrossEntropyLoss
-    return LanguageModeling(backbone, loss=loss, optimizer=OPTIMIZER, compile=compiles)
+    recomputes: Any = False if compiles else "mlp"  # a compiler finds by itself what is cheaper to compute again
+    return LanguageModeling(
+        backbone, loss=loss, optimizer=OPTIMIZER, compile=compiles, activation_checkpointing=recomputes
+    )
 
 
 def make_train(

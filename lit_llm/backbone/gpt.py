@@ -2,15 +2,14 @@
 
 import math
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from lit_llm.backbone.context import Context
 from lit_llm.backbone.experts import StackedLinear
-from lit_llm.backbone.layers import MLP, CausalSelfAttention, Embedding, Head, NormFactory
+from lit_llm.backbone.layers import MLP, CausalSelfAttention, Embedding, GatedMLP, Head, NormFactory, again_if
 
 AttentionFactory = Callable[[int, int], nn.Module]  # n_embd, n_head
 MLPFactory = Callable[[int], nn.Module]  # n_embd
@@ -122,7 +121,7 @@ class GPT(nn.Module):
         self.blocks = nn.ModuleList(blocks)
         self.norm = norm(n_embd)
         self.head = head(rows, n_embd)
-        self.recomputes = False  # a block in the backward pass, of which nothing but its input is then kept
+        self.recomputes = False  # blocks; see `recompute`
         self.init_weights()
 
     @classmethod
@@ -161,6 +160,13 @@ class GPT(nn.Module):
             if module is not self and (own_way := getattr(module, "init_weights", None)) is not None:
                 own_way()  # a part that starts in its own way says so by a method of this name
 
+    def recompute(self, what: bool | Literal["mlp"]) -> None:
+        """Say what the backward pass computes again: nothing, whole blocks (True), or the activations of the MLPs."""
+        self.recomputes = what is True
+        for part in self.modules():
+            if isinstance(part, MLP | GatedMLP):
+                part.recomputes = what == "mlp"
+
     def hidden_states(self, idx: Tensor, context: Context | None = None) -> Tensor:
         """Maps (B, T) to (B, T, C), after the last norm."""
         context = context or Context()
@@ -170,9 +176,8 @@ class GPT(nn.Module):
             # one compiled graph serve all of them, in the forward pass and when it is done again.
             if (tables := getattr(getattr(block, "attention", None), "tables", None)) is not None:
                 tables(context, idx.shape[1], idx.device)
-        recomputes = self.recomputes and torch.is_grad_enabled()
         for block in self.blocks:
-            x = checkpoint(block, x, context, use_reentrant=False) if recomputes else block(x, context)
+            x = again_if(self.recomputes, block, x, context)
         return self.norm(x)
 
     def forward(self, idx: Tensor, context: Context | None = None) -> Tensor:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from lit_llm.backbone.attention_kernels import attend
 from lit_llm.backbone.context import Context as Context
@@ -18,6 +19,13 @@ from lit_llm.backbone.rotary import Rotary
 NormFactory = Callable[[int], nn.Module]  # width
 ActivationFactory = Callable[[], nn.Module]
 RotaryFactory = Callable[[int], Rotary]  # head_dim
+
+
+def again_if(applies: bool, function: Callable[..., Tensor], *args: Any) -> Tensor:
+    """The function of its arguments; if it applies, the backward pass keeps those alone and computes the rest again."""
+    if not applies or not torch.is_grad_enabled():
+        return function(*args)
+    return checkpoint(function, *args, use_reentrant=False)
 
 
 class CausalSelfAttention(nn.Module):
@@ -154,10 +162,15 @@ class MLP(nn.Module):
         self.fc = nn.Linear(n_embd, hidden, bias=bias)
         self.activation = (activation or nn.GELU)()
         self.proj = nn.Linear(hidden, n_embd, bias=bias)
+        self.recomputes = False
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, T, C) to (B, T, C)."""
-        return self.proj(self.activation(self.fc(x)))
+        return again_if(self.recomputes, self.project, self.fc(x))
+
+    def project(self, hidden: Tensor) -> Tensor:
+        """Maps what goes into the activation to (B, T, C)."""
+        return self.proj(self.activation(hidden))
 
 
 class GatedMLP(nn.Module):
@@ -183,10 +196,15 @@ class GatedMLP(nn.Module):
         self.fc = nn.Linear(n_embd, 2 * hidden, bias=bias)  # gate and up in one matrix product
         self.activation = (activation or nn.SiLU)()
         self.proj = nn.Linear(hidden, n_embd, bias=bias)
+        self.recomputes = False
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, T, C) to (B, T, C)."""
-        gate, up = self.fc(x).chunk(2, dim=-1)
+        return again_if(self.recomputes, self.project, self.fc(x))
+
+    def project(self, hidden: Tensor) -> Tensor:
+        """Maps gate and up, beside each other, to (B, T, C)."""
+        gate, up = hidden.chunk(2, dim=-1)
         return self.proj(self.activation(gate) * up)
 
 

@@ -97,7 +97,7 @@ class PlanCLI(OtherCommand):
         try:
             with FakeTensorMode():
                 make_fake(self.model)
-                self.model.backbone.recomputes = self.model.recomputes  # as `configure_model` has it
+                self.model.backbone.recompute(self.model.recomputes)  # as `configure_model` has it
                 self.step = step_memory(self.model, self._optimizer(), self._batch(), self.silent)
         except RuntimeError as error:
             cause = str(error).splitlines()[0]

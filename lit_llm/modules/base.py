@@ -54,8 +54,9 @@ class BaseModule(WeightedSteps):
             head keep the whole rate.
         lora: Low-rank adapters of the backbone's linear layers. None: none.
         compile: Whether `torch.compile` makes kernels of the blocks: minutes at the start for faster steps on a GPU.
-        activation_checkpointing: Whether a block keeps nothing but its input for the backward pass and computes the
-            rest again there (Chen et al., 2016, https://arxiv.org/abs/1604.06174): a third more time, less memory.
+        activation_checkpointing: What the backward pass computes again instead of keeping it (Chen et al., 2016,
+            https://arxiv.org/abs/1604.06174). true: each block from its input, a third more time for the least memory.
+            `mlp`: the activations of the MLPs, a sixth of all that is kept, for a few percent more time.
         init_from: Weights to start from: a model of the Hugging Face hub (`openai-community/gpt2`), a folder of one, or
             a checkpoint of any task. On the command line architecture and tokenizer come from there as well. A run
             that goes on (--ckpt_path) reads nothing there. None: random weights.
@@ -78,7 +79,7 @@ class BaseModule(WeightedSteps):
         layer_decay: float = 1.0,
         lora: LoRA | None = None,
         compile: bool = False,
-        activation_checkpointing: bool = False,
+        activation_checkpointing: bool | Literal["mlp"] = False,
         init_from: str | None = None,
         random_start: bool = False,
     ) -> None:
@@ -204,7 +205,7 @@ class BaseModule(WeightedSteps):
             )
         if mesh is not None:
             self._split(mesh["tensor_parallel"])
-        self.backbone.recomputes = self.recomputes
+        self.backbone.recompute(self.recomputes)
         if self.compiles:
             self.compile_parts()
         if mesh is not None:

@@ -11,7 +11,7 @@ from cli_runs import same
 from python_runs import Call, T, V, tiny_backbone, tiny_data, tiny_module, trainer
 from torch import Tensor, nn
 
-from lit_llm.backbone.layers import CausalSelfAttention, Embedding
+from lit_llm.backbone.layers import CausalSelfAttention, Embedding, GatedMLP
 from lit_llm.backbone.rotary import Rotary
 from lit_llm.modules import LanguageModeling
 from lit_llm.training.losses import LinearCrossEntropy
@@ -20,6 +20,7 @@ ROTARY = {
     "embedding": partial(Embedding, positions=False),
     "attention": partial(CausalSelfAttention, rotary=Rotary, window=3),
 }
+GATED = {"mlp": GatedMLP}
 DROPOUT = {"embedding": partial(Embedding, dropout=0.3), "attention": partial(CausalSelfAttention, dropout=0.3)}
 
 pytestmark = [  # what torch's compiler does inside
@@ -39,19 +40,20 @@ def losses_and_weights(folder: Any, parts: dict[str, Any], **settings: Any) -> t
 
 
 @pytest.mark.parametrize("loss", [nn.CrossEntropyLoss, LinearCrossEntropy])
-@pytest.mark.parametrize("parts", [ROTARY, DROPOUT], ids=["rotary", "dropout"])
-def test_recomputed_blocks_learn_the_same_bit_for_bit(tmp_path, parts: dict[str, Any], loss: Any) -> None:
+@pytest.mark.parametrize("parts", [ROTARY, DROPOUT, GATED], ids=["rotary", "dropout", "gated"])
+@pytest.mark.parametrize("what", [True, "mlp"])
+def test_recomputed_parts_learn_the_same_bit_for_bit(tmp_path, parts: dict[str, Any], loss: Any, what: Any) -> None:
     """With dropout too: the second computation draws as the first one did."""
     kept = losses_and_weights(tmp_path, parts, loss=loss)
-    recomputed = losses_and_weights(tmp_path, parts, loss=loss, activation_checkpointing=True)
+    recomputed = losses_and_weights(tmp_path, parts, loss=loss, activation_checkpointing=what)
     assert len(kept[0]) == 3
     assert kept[0] == recomputed[0]
     assert same(kept[1], recomputed[1])
 
 
-def saved_elements(activation_checkpointing: bool) -> int:
+def saved_elements(activation_checkpointing: Any, **parts: Any) -> int:
     """What a forward pass of three blocks keeps for the backward pass, parameters left out."""
-    module = tiny_module(backbone=tiny_backbone(n_layer=3), activation_checkpointing=activation_checkpointing)
+    module = tiny_module(backbone=tiny_backbone(n_layer=3, **parts), activation_checkpointing=activation_checkpointing)
     module.configure_model()
     own, sizes = {parameter.data_ptr() for parameter in module.parameters()}, {}
     keep = lambda saved: saved if saved.data_ptr() in own else sizes.setdefault(saved.data_ptr(), saved)  # noqa: E731
@@ -63,6 +65,12 @@ def saved_elements(activation_checkpointing: bool) -> int:
 def test_recomputed_blocks_keep_little() -> None:
     """Three inputs of blocks and what surrounds them, instead of some twenty tensors of that size in each block."""
     assert saved_elements(True) < 0.2 * saved_elements(False)
+
+
+@pytest.mark.parametrize(("parts", "widths"), [({}, 4), ({"mlp": partial(GatedMLP, hidden=48)}, 4)])
+def test_recomputed_activations_are_not_kept(parts: dict[str, Any], widths: int) -> None:
+    """Four times the width of the stream in each of three blocks: after GELU, or the gate's SiLU and its product."""
+    assert saved_elements(False, **parts) - saved_elements("mlp", **parts) == 3 * 2 * T * widths * 24
 
 
 def test_flags_come_back_with_a_checkpoint_and_old_ones_have_none(tmp_path) -> None:
@@ -90,15 +98,13 @@ def test_without_a_compiler_a_run_says_so(tmp_path, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.slow
 @compiler
-@pytest.mark.parametrize("recomputes", [False, True], ids=["kept", "recomputed"])
+@pytest.mark.parametrize("recomputes", [False, True, "mlp"], ids=["kept", "recomputed", "mlp"])
 @pytest.mark.parametrize(
     ("parts", "loss"),
     [({}, nn.CrossEntropyLoss), (ROTARY, nn.CrossEntropyLoss), ({}, partial(LinearCrossEntropy, chunk_size=9))],
     ids=["plain", "rotary", "chunks"],
 )
-def test_compiled_parts_learn_the_same_to_rounding(
-    tmp_path, parts: dict[str, Any], loss: Any, recomputes: bool
-) -> None:
+def test_compiled_parts_learn_the_same_to_rounding(tmp_path, parts: dict[str, Any], loss: Any, recomputes: Any) -> None:
     """T17, K20: also validation, and with the same names in the checkpoint."""
     eager = losses_and_weights(tmp_path, parts, loss=loss)
     compiled = losses_and_weights(tmp_path, parts, loss=loss, compile=True, activation_checkpointing=recomputes)
