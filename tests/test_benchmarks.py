@@ -53,6 +53,22 @@ def test_seconds_of_a_step_in_the_trainer(monkeypatch: pytest.MonkeyPatch) -> No
     assert 0 < train.make_trainer("a", get_batch)(3) < 1
 
 
+def test_a_table_of_kernels(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Those that take longest first; shares of a whole."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    kernels, precision = load("kernels"), torch.get_float32_matmul_precision()
+    monkeypatch.setattr(kernels, "SHAPE", {name: SHAPE[name] for name in "LHCTV"})
+    try:
+        kernels.main(["--device=cpu", "--batch_size=3", "--kernels=1000"])
+    finally:
+        torch.set_float32_matmul_precision(precision)
+    head, _, *rows = capsys.readouterr().out.splitlines()
+    assert head.endswith(f" of a step of {B * T} tokens")
+    shares = [float(row.split()[1].rstrip("%")) for row in rows]
+    assert shares == sorted(shares, reverse=True)
+    assert sum(shares) == pytest.approx(100, abs=0.05 * len(rows) + 0.1)
+
+
 @pytest.mark.parametrize("mode", ["fp32", "bf16", "int8"])
 def test_decoding(mode: str) -> None:
     """So many ids as asked for, the same ones each time."""

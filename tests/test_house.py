@@ -44,7 +44,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lit_llm.modules": {"lit_llm.modules", "lit_llm.backbone", "lit_llm.weights", "lit_llm.batch", *SERVING_MODULES},
     "lit_llm.inference": {"lit_llm.inference", "lit_llm.backbone", "lit_llm.weights", "lit_llm.data", *PLAIN},
     # A trained classifier is a module, not only a backbone.
-    "lit_llm.inference.classify": {"lit_llm.modules", "lit_llm.batch", "lit_llm.weights", "lit_llm.data", *PLAIN},
+    "lit_llm.inference.classify": {
+        f"lit_llm.{room}" for room in ("modules", "batch", "weights", "data", "inference.device")
+    }
+    | PLAIN,
     "lit_llm.evaluation.baselines": {  # scored as the model is
         "lit_llm.modules.classification_metrics",
         "lit_llm.training",

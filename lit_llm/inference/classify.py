@@ -5,7 +5,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from lit_llm.inference.options import add_device, device_of
+from lit_llm.inference.device import add_device, device_of
 from lit_llm.terminal import lines_of_stdin
 from lit_llm.usage import Parser
 

@@ -3,11 +3,10 @@
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
+from lit_llm.inference.device import add_device, device_of
 from lit_llm.usage import MAX_SEED, Parser
 
 if TYPE_CHECKING:
-    import torch
-
     from lit_llm.inference.sampling import Sampling
     from lit_llm.inference.text import TextModel
 
@@ -36,13 +35,6 @@ def add_storage(parser: Parser) -> None:
     add_device(parser)
 
 
-def add_device(parser: Parser) -> None:
-    """Add the option that says where the network computes."""
-    parser.add_argument(
-        "--device", type=str | None, default=None, help="cpu, cuda, or one of several as cuda:1; a GPU if there is one"
-    )
-
-
 def check(config: Any, *counts: str) -> None:
     """Refuse a seed, and counts, that cannot be.
 
@@ -54,23 +46,6 @@ def check(config: Any, *counts: str) -> None:
             raise ValueError(f"--{name} {config[name]} cannot be: it is at least 1")
     if config.seed is not None and not 0 <= config.seed <= MAX_SEED:
         raise ValueError(f"--seed {config.seed} cannot be: it lies in [0, {MAX_SEED}]")
-
-
-def device_of(config: Any) -> "torch.device":
-    """Where the network computes.
-
-    Raises:
-        ValueError: If there is no such device.
-    """
-    import torch
-
-    count = torch.cuda.device_count()
-    if config.device is None:
-        return torch.device("cuda" if count else "cpu")
-    known = ["cpu", *(["cuda"] if count else []), *(f"cuda:{number}" for number in range(count))]
-    if config.device not in known:
-        raise ValueError(f"there is no --device '{config.device}' here; choose {' or '.join(known)}")
-    return torch.device(config.device)
 
 
 def sampling_of(config: Any) -> "Sampling":
