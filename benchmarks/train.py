@@ -28,6 +28,7 @@ from lit_llm.training.memory import APART, KEEP, KeepFreedMemory, tune_heap
 from lit_llm.training.precision import MatmulPrecision, matmul_precision
 
 LARGE_VOCABULARY = 8192  # ids from which on the logits weigh more than what a chunked loss costs
+LARGE_BATCH = 2**18  # numbers in the stream of a batch from which on what MLPs keep weighs more than a call more
 SHAPES = {  # those of which the Trainer's costs are measured
     "a": {"L": 4, "H": 4, "C": 128, "T": 64, "B": 12, "V": 65},
     "b": {"L": 6, "H": 6, "C": 384, "T": 256, "B": 8, "V": 512},
@@ -41,7 +42,8 @@ def make_module(shape: dict[str, int], compiles: bool = False) -> LanguageModeli
     """GPT-2's parts in a shape, with the loss that suits its vocabulary."""
     backbone = GPT(shape["V"], shape["T"], shape["L"], shape["H"], shape["C"])
     loss = LinearCrossEntropy if shape["V"] > LARGE_VOCABULARY else nn.CrossEntropyLoss
-    recomputes: Any = False if compiles else "mlp"  # a compiler finds by itself what is cheaper to compute again
+    is_large = shape["B"] * shape["T"] * shape["C"] >= LARGE_BATCH
+    recomputes: Any = "mlp" if is_large and not compiles else False  # a compiler finds what is cheap to compute again
     return LanguageModeling(
         backbone, loss=loss, optimizer=OPTIMIZER, compile=compiles, activation_checkpointing=recomputes
     )

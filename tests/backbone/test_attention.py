@@ -181,6 +181,7 @@ def test_no_input_stores_its_scores(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_blocks_may_be_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a layer is by `--model.compile`, gradients included, in one graph."""
     monkeypatch.setattr(attention_kernels, "BY_BLOCKS", {torch.float32: T})
+    monkeypatch.setattr(attention_kernels, "SHORT", 0)
     torch.manual_seed(0)
     q, k, v = (torch.randn(B, T, H, 8).transpose(1, 2).requires_grad_() for _ in range(3))  # as they lie in a layer
 
@@ -195,6 +196,7 @@ def test_autocast_does_not_undo_the_choice_of_precision(monkeypatch: pytest.Monk
     """Where a CPU emulates bfloat16, its products are those of fp32, rounded once at the end."""
     monkeypatch.setattr(attention_kernels, "CPU_MULTIPLIES_BFLOAT16", False)
     monkeypatch.setattr(attention_kernels, "BY_BLOCKS", {torch.float32: T})
+    monkeypatch.setattr(attention_kernels, "SHORT", 0)
     torch.manual_seed(0)
     for length in (T, 513):
         q = torch.randn(B, H, length, 8).bfloat16()

@@ -110,6 +110,7 @@ def test_packed_documents_equal_documents_alone(parts: dict[str, Any], monkeypat
     By one kernel on every machine: the fused one rounds the gradient of a query norm, a sum that nearly cancels, more.
     """
     monkeypatch.setattr(attention_kernels, "BY_BLOCKS", {torch.float32: T})
+    monkeypatch.setattr(attention_kernels, "SHORT", 0)
     backbone, idx = build(parts), ids(B, T)
     documents = torch.tensor([[5, 5, 9, 9, 9, 5, 5], [1, 2, 2, 2, 2, 2, 3]])
     lengths = [[2, 3, 2], [1, 5, 1]]
