@@ -58,7 +58,11 @@ RUNS: dict[str, dict[str, Any]] = {
     "llama": {"max_steps": 50},
     "gpt2": {"backbone": "gpt2", "max_steps": 6, "with_callbacks": True},
     "recomputed": {"module": {"loss": LinearCrossEntropy, "activation_checkpointing": True}, "max_steps": 4},
-    "accumulated": {"trainer": {"accumulate_grad_batches": 2}, "max_steps": 4},
+    "accumulated": {
+        "trainer": {"accumulate_grad_batches": 2},
+        "module": {"activation_checkpointing": "mlp"},
+        "max_steps": 4,
+    },
 }
 MUON = {"optimizer": "muon", "max_steps": 4}
 ADAPTERS = {"module": {"lora": LoRA(rank=3, targets=["*"], dora=True)}, "max_steps": 4}
