@@ -5,11 +5,13 @@
 
 import json
 import os
+import random
 import signal
 import socket
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -226,14 +228,26 @@ def as_rank(rank: int, port: int, name: str, world: int, job: Callable[[], Any])
 
 
 def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    """Below those that the system gives to connections: one of them may be taken again before it is used."""
+    choose = random.SystemRandom()  # tests seed the other one
+    while True:
+        port = choose.randrange(20_000, 32_000)
+        with suppress(OSError), socket.socket() as found:
+            found.bind(("127.0.0.1", port))
+            return port
+
+
+def free_ports(count: int) -> list[int]:
+    """So many different ones."""
+    ports: set[int] = set()
+    while len(ports) < count:
+        ports.add(free_port())
+    return list(ports)
 
 
 def on_ranks(jobs: dict[str, Callable[[], Any]], world: int = 2) -> dict[str, Any]:
     """Do jobs one after the other in this process and in forks of it; what this one, rank 0, finds."""
-    ports = {name: free_port() for name in jobs}
+    ports = dict(zip(jobs, free_ports(len(jobs)), strict=True))
     others: list[int] = []
     for rank in range(1, world):
         if fork := os.fork():
