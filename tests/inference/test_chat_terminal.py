@@ -59,8 +59,18 @@ class Terminal:
 
     def say(self, text: str, end: str = "\r") -> str:
         """Type something; what is written between its echo and the next prompt, with line breaks as they were sent."""
+        if text == CTRL_C:
+            self.rests()
         self.type(text + end)
         return self.until(f"\n{PROMPT}").removesuffix(PROMPT).replace("\r\n", "\n")
+
+    def rests(self) -> None:
+        """Wait until it does nothing but wait: a signal just before that is noticed with the next key (CPython)."""
+        stat, asleep = Path(f"/proc/{self.process.pid}/stat"), 0
+        while asleep < 5:
+            time.sleep(0.05)
+            is_asleep = not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "S"
+            asleep = asleep + 1 if is_asleep else 0
 
     def code(self) -> int:
         """The exit code, once it has ended."""
