@@ -41,7 +41,7 @@ def test_a_run_learns_what_it_learns_on_a_cpu_and_goes_on(tmp_path, capsys, opti
     assert call(capsys, "fit", "-c", config, *ON_GPU, *options).code == 0
     assert call(capsys, "fit", "-c", config, *ON_GPU, *options, "--trainer.max_steps=6", "--ckpt_path=last").code == 0
     on_cpu, on_gpu, longer = (best_loss(run) for run in run_folders(tmp_path))
-    assert on_gpu == pytest.approx(on_cpu, rel=0.02)
+    assert on_gpu == pytest.approx(on_cpu, rel=0.02)  # products of 8 bits, or of TF32's 10
     assert longer < on_gpu
 
 
@@ -71,7 +71,7 @@ def test_classes_are_those_of_a_cpu(tmp_path, capsys) -> None:
     rows = zip(on_gpu.out.splitlines(), on_cpu.out.splitlines(), strict=True)
     for one, other in ((row.split("\t"), twin.split("\t")) for row, twin in rows):
         assert one[0] == other[0]
-        assert float(one[1]) == pytest.approx(float(other[1]), abs=1e-3)
+        assert float(one[1]) == pytest.approx(float(other[1]), abs=1e-3)  # TF32
 
 
 @pytest.mark.parametrize("compiles", [False, True], ids=["eager", "compiled"])

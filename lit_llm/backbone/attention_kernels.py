@@ -58,18 +58,17 @@ def _attend(
     by_blocks = on_cpu and has_row_of_each and k.shape[-2] == T and softcap is None and not dropout
     by_blocks = by_blocks and BY_BLOCKS.get(v.dtype, 0) >= T
     explicit = softcap is not None or (on_cpu and 1 < T <= (SHORT // 2 if by_blocks else SHORT))
-    by_blocks = by_blocks and not explicit
     # Flash alone takes fewer key-value heads, but neither a mask nor fp32. Asked for those, torch falls back in silence
     # to a kernel that stores (B, H, T, T); with repeated heads it finds another fused one.
     flash = not by_blocks and not explicit and mask is None and v.dtype in (torch.float16, torch.bfloat16)
     groups = q.shape[1] // k.shape[1]
     if groups > 1 and not flash:
         k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
+    if explicit:
+        return _attend_by_scores(q, k, v, mask, causal, scale, softcap, dropout)
     if by_blocks:
         with torch.autocast("cpu", enabled=False):  # all is in the dtype of v
             return AttentionByBlocks.apply(q.to(v.dtype), k.to(v.dtype), v, mask, scale)
-    if explicit:
-        return _attend_by_scores(q, k, v, mask, causal, scale, softcap, dropout)
     return F.scaled_dot_product_attention(
         q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal, scale=scale, enable_gqa=flash
     )

@@ -56,7 +56,7 @@ class BaseModule(WeightedSteps):
         compile: Whether `torch.compile` makes kernels of the blocks: minutes at the start for faster steps on a GPU.
         activation_checkpointing: What the backward pass computes again instead of keeping it (Chen et al., 2016,
             https://arxiv.org/abs/1604.06174). true: each block from its input, a third more time for the least memory.
-            `mlp`: the activations of the MLPs, a quarter of all that is kept, for a few percent more time.
+            `mlp`: the activations of each MLP and GatedMLP, a quarter of all that is kept, in a few percent more time.
         init_from: Weights to start from: a model of the Hugging Face hub (`openai-community/gpt2`), a folder of one, or
             a checkpoint of any task. On the command line architecture and tokenizer come from there as well. A run
             that goes on (--ckpt_path) reads nothing there. None: random weights.
