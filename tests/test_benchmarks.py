@@ -2,6 +2,8 @@
 
 import importlib.util
 import math
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -11,12 +13,13 @@ from torch import Tensor
 
 from lit_llm import GPT
 
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 B, T, V = 3, 7, 29
 SHAPE = {"L": 2, "H": 4, "C": 24, "T": T, "B": B, "V": V}
 
 
 def load(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / "benchmarks" / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -30,12 +33,12 @@ def get_batch(rows: int = B, length: int = T) -> tuple[Tensor, Tensor]:
     return idx[:, :-1], idx[:, 1:]
 
 
-@pytest.mark.parametrize("large", [2, 8192], ids=["large vocabulary", "small vocabulary"])
+@pytest.mark.parametrize("large", [2, 2**18], ids=["large batch", "small batch"])
 @pytest.mark.parametrize("mode", ["fp32", "bf16"])
 def test_a_step_of_training(mode: str, large: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Returns the mean loss, which falls from that of a model that knows nothing."""
     train, precision = load("train"), torch.get_float32_matmul_precision()
-    monkeypatch.setattr(train, "LARGE_VOCABULARY", large)
+    monkeypatch.setattr(train, "LARGE_BATCH", large)
     torch.manual_seed(0)
     try:
         step, info = train.make_train(SHAPE, mode, get_batch)
@@ -47,15 +50,22 @@ def test_a_step_of_training(mode: str, large: int, monkeypatch: pytest.MonkeyPat
     assert info["params"] == 24 * (V + T + 2) + 2 * (24 * 24 * 12 + 24 * 13)  # tables and last norm; two blocks
 
 
+def test_the_bare_loop_loads_nothing_of_lightning() -> None:
+    """Whose imports would count as memory of the step."""
+    code = "import sys, train; assert not {'lightning', 'torchmetrics'} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=BENCHMARKS)
+
+
 def test_seconds_of_a_step_in_the_trainer(monkeypatch: pytest.MonkeyPatch) -> None:
-    train = load("train")
-    monkeypatch.setattr(train, "SHAPES", {"a": SHAPE})
-    assert 0 < train.make_trainer("a", get_batch)(3) < 1
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    trainer = load("trainer")
+    monkeypatch.setattr(trainer, "SHAPES", {"a": SHAPE})
+    assert 0 < trainer.make_trainer("a", get_batch)(3) < 1
 
 
 def test_a_table_of_kernels(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Those that take longest first; shares of a whole."""
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
+    monkeypatch.syspath_prepend(BENCHMARKS)
     kernels, precision = load("kernels"), torch.get_float32_matmul_precision()
     monkeypatch.setattr(kernels, "SHAPE", {name: SHAPE[name] for name in "LHCTV"})
     try:

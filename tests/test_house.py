@@ -54,6 +54,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "lit_llm.batch",
     },
     "lit_llm.training": {f"lit_llm.{room}" for room in ("training", "backbone", "weights", "data", "inference")},
+    "lit_llm.training.heap": set(),
+    "lit_llm.training.float32": {"lit_llm.backbone"},
     "lit_llm.training.optim": set(),
     "lit_llm.training.losses": {"lit_llm.batch"},
     "lit_llm.evaluation": {

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lit_llm.training import memory
-from lit_llm.training.memory import USUAL, tune_heap
+from lit_llm.training import heap
+from lit_llm.training.heap import USUAL, tune_heap
 
 pytestmark = pytest.mark.skipif(not tune_heap(USUAL), reason="memory is kept by knobs of glibc")
 
@@ -44,7 +44,7 @@ def in_new_process(code: str) -> None:
 
 def test_what_is_freed_is_used_again_until_it_is_given_back() -> None:
     in_new_process("""
-from lit_llm.training.memory import APART, KEEP, give_back, tune_heap
+from lit_llm.training.heap import APART, KEEP, give_back, tune_heap
 
 assert kept() < 0.1
 before = resident()
@@ -88,5 +88,5 @@ assert look.given_back > 0.9
 
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory.sys, "platform", "darwin")
+    monkeypatch.setattr(heap.sys, "platform", "darwin")
     assert not tune_heap(USUAL)
