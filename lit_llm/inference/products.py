@@ -68,8 +68,12 @@ def prepare(backbone: GPT, dtype: str = "fp32", compile: bool = False, rows: Col
         pays = packing_pays(weights[1:], fastest)
         del weights  # of which each goes as its packed form comes
         if pays:
-            for each in products[1:]:  # ids are looked up in the table, which stays as it is
+            for each in products[1:]:
                 each.pack()
+            if is_plain and head.linear is None:  # a copy: in the table itself ids are looked up
+                product = Product(table.weight, None, dtype)
+                product.pack()
+                backbone.head = DecodingHead(product, head.softcap)
     return backbone
 
 

@@ -7,12 +7,18 @@ import torch
 from test_every_variant import BLOCK_SIZE, H, V, attention, build, every_variant, ids
 from torch import Tensor, nn
 
-from lit_llm.backbone import GPT, attention_by_blocks
+from lit_llm.backbone import GPT, attention_by_blocks, attention_kernels
 from lit_llm.backbone.cache import Cache
 from lit_llm.backbone.context import Context
 from lit_llm.backbone.experts import Experts
 
 LENGTHS = [7, 2, 4]  # of the rows of a ragged batch; with a window of 3, one shorter and two longer
+
+
+@pytest.fixture(params=[False, True], ids=["short", "long"])
+def reads_memory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attention as over a few keys, or as over many."""
+    monkeypatch.setattr(attention_kernels, "FROM_MEMORY", 1 if request.param else 2**62)
 
 
 def close(a: Tensor, b: Tensor) -> bool:
@@ -33,6 +39,7 @@ def decoded(backbone: GPT, idx: Tensor, prompt: int, size: int = BLOCK_SIZE) -> 
     return torch.cat(parts, dim=1)
 
 
+@pytest.mark.usefixtures("reads_memory")
 @every_variant
 @torch.no_grad()
 @pytest.mark.parametrize("prompt", [1, 2, 5])
@@ -42,6 +49,7 @@ def test_decoding_equals_one_pass(parts: dict[str, Any], prompt: int) -> None:
     assert close(decoded(backbone, idx, prompt), backbone(idx))
 
 
+@pytest.mark.usefixtures("reads_memory")
 @every_variant
 @torch.no_grad()
 def test_rows_of_different_lengths_equal_rows_alone(parts: dict[str, Any]) -> None:
@@ -71,6 +79,7 @@ def test_the_last_token_of_a_prompt_changes_no_earlier_logit(parts: dict[str, An
     assert not torch.isclose(before[:, 6:], after[:, 6:]).all(-1).any()
 
 
+@pytest.mark.usefixtures("reads_memory")
 @every_variant
 @torch.no_grad()
 def test_tokens_taken_back_leave_no_trace(parts: dict[str, Any]) -> None:

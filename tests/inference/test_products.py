@@ -99,14 +99,14 @@ def test_a_product_of_any_width(dtype: str, width: int) -> None:
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @torch.inference_mode()
 def test_packed_weights_multiply_as_before(parts: dict[str, Any], dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Any number of rows; all matrices of the network but the table, in which ids are looked up."""
+    """Any number of rows; all matrices of the network, the head's too; ids are looked up in a table as it was."""
     monkeypatch.setattr(products, "CPU_MULTIPLIES_BFLOAT16", True)
     monkeypatch.setattr(products, "SAMPLE", 1)
     monkeypatch.setattr(products, "_seconds", lambda product, weights, rows: -sum(w.is_mkldnn for w in weights))
     plain = backbone(parts)
     ready = prepare(copy.deepcopy(plain), dtype, rows={1, 2})
     packed = [part.weight.is_mkldnn for part in ready.modules() if isinstance(part, Product)]
-    assert packed.count(True) == 2 * 4 + (plain.head.linear is not None)
+    assert packed.count(True) == 2 * 4 + 1
     assert packed.count(False) == 1
     for rows, T in [(1, 1), (2, 1), (3, 13)]:
         idx = torch.randint(V, (rows, T), generator=torch.Generator().manual_seed(T))
