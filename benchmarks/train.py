@@ -40,9 +40,11 @@ def make_train(
     shape: dict[str, int], mode: str, get_batch: GetBatch, device: str = "cpu"
 ) -> tuple[Callable[[], Tensor], dict[str, int]]:
     """A function that does forward, backward, clipping and AdamW, and returns the loss."""
-    torch.set_float32_matmul_precision(matmul_precision(torch.device(device)))
     tune_heap(APART)
-    network, loss_of, compiles = make_network(shape).to(device), LinearCrossEntropy(), mode.endswith("-c")
+    torch.set_float32_matmul_precision(matmul_precision(torch.device(device)))
+    network, compiles = make_network(shape).to(device), mode.endswith("-c")
+    in_chunks = shape["V"] > shape["C"]  # logits weigh more than what they are made of
+    loss_of = LinearCrossEntropy() if in_chunks else nn.CrossEntropyLoss(reduction="sum")
     network.recompute(recomputing(shape, compiles))
     for part in (*network.blocks, loss_of) if compiles else ():
         part.compile()
@@ -53,7 +55,8 @@ def make_train(
         idx, targets = get_batch()
         with torch.autocast(device, torch.bfloat16, enabled="bf16" in mode):
             hidden = network.hidden_states(idx).flatten(0, 1)
-            loss = loss_of(hidden, network.output_matrix(), targets.flatten()) / targets.numel()
+            scored = (hidden, network.output_matrix()) if in_chunks else (network.logits(hidden),)
+            loss = loss_of(*scored, targets.flatten()) / targets.numel()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()

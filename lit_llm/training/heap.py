@@ -5,7 +5,7 @@ import sys
 
 # malloc.h: what its knobs are called, and values at which they leave the heap to itself.
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4
-APART = {MMAP_THRESHOLD: 2**20, MMAP_MAX: 65536}  # a block of a megabyte lies by itself, and goes when it is freed
+APART = {MMAP_THRESHOLD: 2**17, MMAP_MAX: 65536}  # a block of 128 KiB lies by itself, and goes when it is freed
 KEEP = {MMAP_MAX: 0, TRIM_THRESHOLD: -1}
 # Where its own, moving thresholds come to rest in a process that frees large blocks; set once, they move no more.
 USUAL = {MMAP_MAX: 65536, MMAP_THRESHOLD: 32 * 2**20, TRIM_THRESHOLD: 64 * 2**20}
