@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -89,6 +90,17 @@ def test_decoding(mode: str) -> None:
     assert set(ids) <= set(range(V))
     assert decode([3, 1, 4], 9) == ids
     assert info["params"] == V * 24 + 32 * 24 + 2 * (12 * 24 * 24 + 13 * 24) + 2 * 24
+
+
+def test_what_a_batch_brings(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    decode = load("decode")
+    monkeypatch.setattr(decode, "SHAPE", SHAPE | {"ctx": 32})
+    monkeypatch.setattr(decode, "PROMPT", 4)
+    monkeypatch.setattr(decode, "NEW", 5)
+    decode.main(["--modes", "bf16", "--batch_size=3", "--rounds=2", "--no-compile"])
+    head, line = capsys.readouterr().out.splitlines()
+    assert head == "tokens/s of 1 and 3 texts, 4 + 5 tokens each; ratio, median [least..most]"
+    assert re.fullmatch(r"bf16: [\d.]+ [\d.]+ [\d.]+ \[[\d.]+\.\.[\d.]+\]", line)
 
 
 @pytest.mark.parametrize("begin", [None, 28])
