@@ -32,7 +32,8 @@ def prepare(backbone: GPT, dtype: str = "fp32", compile: bool = False, rows: Col
         dtype: `fp32`, `bf16` or `int8`.
         compile: Whether the product of few rows and a matrix is compiled for a CPU; takes seconds, and a C++ compiler.
         rows: How many rows the steps of decoding multiply, for each of which the fastest product of a CPU is found:
-            as many as there are texts in a batch, or tokens that a draft guesses and one more.
+            as many as there are texts in a batch, or tokens that a draft guesses and one more. Where a layout of
+            oneDNN's own is faster for more than one, weights are brought into it; a tied table is then held twice.
 
     Raises:
         ValueError: If the dtype is none of these.
