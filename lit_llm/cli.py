@@ -60,6 +60,7 @@ def run(args: list[str], start: Callable[[list[str]], "CLI"] | None = None) -> i
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter is intended")
     warnings.filterwarnings("ignore", message="Total length of `list` across ranks is zero")  # --data.val_fraction 0
     warnings.filterwarnings("ignore", message="Precision .* is not supported by the model summary")  # of its megabytes
+    warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)`")  # Lightning's use of torch
     args = with_environment(args, os.environ)
     for path, is_part in named_files(args):
         check_config(path, is_part)
