@@ -1,5 +1,6 @@
 """What a terminal may be shown, and lines from stdin. Imports nothing heavy: every command may say something."""
 
+import os
 import sys
 from collections.abc import Iterable, Iterator
 
@@ -22,6 +23,14 @@ def visible(text: str) -> str:
 def shown(text: str) -> str:
     """What is written to stdout of somebody's text: as it is, or, on a terminal, `visible`."""
     return visible(text) if sys.stdout.isatty() else text
+
+
+def typed(text: str) -> str:
+    """A text from the command line, in UTF-8, whose bytes Python leaves apart where the locale knows only ASCII."""
+    try:
+        return os.fsencode(text).decode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # it came from elsewhere, and was whole
+        return text
 
 
 def lines_of_stdin() -> Iterator[str]:

@@ -21,6 +21,7 @@ from lit_llm.__main__ import COMMANDS, main
 from lit_llm.backbone import GPT
 from lit_llm.data.pretraining import Pretraining
 from lit_llm.modules import LanguageModeling
+from lit_llm.terminal import typed
 
 POOR = {"TERM": "dumb", "COLUMNS": "20", "NO_COLOR": "1", "LC_ALL": "C"}
 CRASH = "Traceback|BrokenPipe|Exception ignored"
@@ -186,6 +187,17 @@ def test_poor_locale(run) -> None:
     out, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (0, "")
     assert out.startswith("caf?")
+
+
+def test_a_text_that_was_taken_for_ascii() -> None:
+    """L5: its bytes are read as UTF-8; those that are none stay, and so does a text that was whole."""
+    for text, meant in (
+        ("caf\udcc3\udca9", "café"),
+        ("caf\udce9", "caf\udce9"),
+        ("café", "café"),
+        ("\ud83d", "\ud83d"),
+    ):
+        assert typed(text) == meant
 
 
 # Places

@@ -3,6 +3,7 @@
 import base64
 import json
 import shutil
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -98,17 +99,22 @@ def test_the_published_text(capsys, shared) -> None:
 
 
 def test_a_model_without_a_tokenizer(tmp_path, capsys, shared) -> None:
-    """It makes no text, and trains with a tokenizer that the user names; one to be learned is refused."""
+    """It reads and writes ids, and trains with a tokenizer that the user names; one to be learned is refused."""
     folder = shared / "weights" / "gpt-nano-sort" / "hf"
-    assert "comes without a tokenizer" in refusal(call(capsys, "generate", "--checkpoint", folder))
+    for prompt, reason in (
+        ("", "the prompt is empty"),
+        ("sort", "'sort' is no id"),
+        ("0 3", "numbers from 0 to 2 with"),
+    ):
+        assert reason in refusal(call(capsys, "generate", "--checkpoint", folder, f"--prompt={prompt}"))
     config, start = write_tiny(tmp_path), ("--model.init_from", folder)
     said = refusal(call(capsys, "fit", "-c", config, *start, "--data.tokenizer=Characters"))
     assert "would be learned from the text: name the one by --data.tokenizer" in said
     assert "the tokenizer has 257 ids and the backbone embeds 3" in refusal(call(capsys, "fit", "-c", config, *start))
 
 
-def test_gpt_nano_sorts(shared) -> None:
-    """The published logits, and all 729 inputs sorted."""
+def test_gpt_nano_sorts(tmp_path, capsys, shared) -> None:
+    """The published logits, and all 729 inputs sorted by the plain command."""
     folder = shared / "weights" / "gpt-nano-sort"
     published = json.loads((folder / "gpt-nano-sort-t0-partials.json").read_text())
 
@@ -116,15 +122,25 @@ def test_gpt_nano_sorts(shared) -> None:
         flat = torch.frombuffer(bytearray(base64.b64decode(published[name]["data"])), dtype=torch.float32)
         return flat.view(published[name]["shape"])
 
-    inputs = torch.cartesian_prod(*[torch.arange(3)] * 6)  # (729, 6)
+    idx, wanted = tensor("idx").long(), tensor("lm_head").double()
     with torch.no_grad():
         # In fp64: fp32 differs by up to 2e-6 between CPUs.
-        logits = GPT.from_pretrained(str(folder / "hf"), torch.float64)(tensor("idx").long())
-        torch.testing.assert_close(logits, tensor("lm_head").double(), rtol=0, atol=2e-6)
-        backbone, idx = GPT.from_pretrained(str(folder / "hf")), inputs
-        for _ in range(6):
-            idx = torch.cat((idx, backbone(idx)[:, -1].argmax(-1, keepdim=True)), dim=1)
-    assert torch.equal(idx[:, 6:], inputs.sort(dim=1).values)
+        logits = GPT.from_pretrained(str(folder / "hf"), torch.float64)(idx)
+    torch.testing.assert_close(logits, wanted, rtol=0, atol=2e-6)
+
+    # The last of 12 numbers is drawn and not read: the model has 11 positions.
+    inputs = [*product(range(3), repeat=6)]
+    (tmp_path / "inputs.txt").write_text("".join(" ".join(map(str, row)) + "\n" for row in inputs))
+    options = ("--prompts", tmp_path / "inputs.txt", "--batch_size=128", "--logprobs=true")
+    result = call(capsys, "generate", "--checkpoint", folder / "hf", "--temperature=0", "--max_new_tokens=6", *options)
+    lines = [json.loads(line) for line in result.out.splitlines()]
+    assert [line["ids"] for line in lines] == [sorted(row) for row in inputs]
+    assert lines[1]["text"] == " 0 0 0 0 0 1"
+    logprobs = {tuple(map(int, line["prompt"].split())): line["logprobs"] for line in lines}
+    for row, likely in zip(idx.tolist(), wanted.log_softmax(-1).max(-1).values, strict=True):
+        # What was published goes on with the numbers that follow, as long as they are those that the model draws.
+        same = 1 + next(n for n, (a, b) in enumerate(zip([*row[6:], None], sorted(row[:6]), strict=True)) if a != b)
+        assert logprobs[tuple(row[:6])][:same] == pytest.approx(likely[5 : 5 + same].tolist(), rel=0, abs=2e-6)
 
 
 def test_refusals(tmp_path, capsys, pretrained) -> None:

@@ -17,7 +17,7 @@ from lit_llm.inference.options import (
     open_model,
     sampling_of,
 )
-from lit_llm.terminal import lines_of_stdin, shown, visible
+from lit_llm.terminal import lines_of_stdin, shown, typed, visible
 from lit_llm.usage import Parser
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def run(args: list[str]) -> int:
 
     asked = Asked(config.max_new_tokens, sampling, tuple(config.stop or ()))
     assistant = Assistant.of(open_model(config.source, config), config.template)
-    session = Session(assistant, asked, config.seed, config.system)
+    session = Session(assistant, asked, config.seed, typed(config.system))
     settings = ("template", "max_new_tokens", *SAMPLING, "stop", "seed", "dtype")
     saved = {"source": config.source, "settings": {name: config[name] for name in settings}}
     talk = Talk(session, saved)

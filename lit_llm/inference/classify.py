@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from lit_llm.inference.device import add_device, device_of
-from lit_llm.terminal import lines_of_stdin
+from lit_llm.terminal import lines_of_stdin, typed
 from lit_llm.usage import Parser
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def run(args: list[str]) -> int:
     device = device_of(config)
     classifier = Classifier.from_checkpoint(config.checkpoint)
     classifier.module.to(device)
-    texts = iter(config.texts) if config.texts else lines_of_stdin()
+    texts = map(typed, config.texts) if config.texts else lines_of_stdin()
     place, cut = 0, 0
     while batch := list(islice(texts, config.batch_size)):
         answers, truncated = classifier.classify(batch)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lit_llm.inference.options import SOURCE, TEMPLATE, add_sampling, add_storage, check, open_model, sampling_of
-from lit_llm.terminal import shown
+from lit_llm.terminal import shown, typed
 from lit_llm.usage import Parser
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ def run(args: list[str]) -> int:
     """Continue prompts with a model; what is written goes to stdout, and nothing else does."""
     config = parser().parse_args(args[1:])
     check(config, "max_new_tokens", "num_samples", "batch_size")
+    config.prompt, config.system = typed(config.prompt), typed(config.system)
     prompts: list[str | list[Message]] = [config.prompt]
     if config.prompts is not None:
         if config.prompt:

@@ -82,14 +82,15 @@ def check_room(backbone: GPT, prompts: Sequence[Sequence[int]], max_new_tokens: 
     """Refuse what the backbone has no positions for.
 
     Raises:
-        ValueError: If a prompt is empty, or too long together with what is to follow.
+        ValueError: If a prompt is empty, or too long together with what is to follow. The last new token is drawn and
+            not read, so it needs no position.
     """
     if max_new_tokens < 0:
         raise ValueError(f"max_new_tokens {max_new_tokens} cannot be: it is 0 or larger")
     if not all(map(len, prompts)):
         raise ValueError("there is no id to continue; start with the end-of-text token")
     longest = max(map(len, prompts), default=0)
-    if longest + max_new_tokens > backbone.block_size:
+    if longest + max(max_new_tokens - 1, 0) > backbone.block_size:
         raise ValueError(
             f"a prompt of {longest} tokens and {max_new_tokens} new ones do not fit the model's {backbone.block_size} "
             "positions (block_size); shorten the prompt, or ask for fewer"

@@ -9,6 +9,7 @@ from typing import Self
 import torch
 
 from lit_llm.backbone import GPT
+from lit_llm.data.numbers import Numbers
 from lit_llm.data.pretrained import come_along
 from lit_llm.data.tokenizer import Tokenizer
 from lit_llm.inference.generate import Drawn, check_room, generate
@@ -118,12 +119,15 @@ class TextModel:
             source: As for `GPT.from_pretrained`.
             dtype: Of the parameters. None: that of most of the stored ones.
 
+        Without a tokenizer, its texts are ids (`Numbers`).
+
         Raises:
-            ValueError: If there is none, it is damaged, or it holds no tokenizer.
+            ValueError: If there is none, or it is damaged.
         """
         opened = open_source(source)
-        tokenizer = come_along(opened)
-        return cls(opened.backbone(dtype), tokenizer)
+        tokenizer = come_along(opened) if opened.has_tokenizer else None
+        backbone = opened.backbone(dtype)
+        return cls(backbone, tokenizer or Numbers(backbone.vocab_size))
 
     def speculate(self, draft: "TextModel", draft_tokens: int = 4) -> None:
         """Let a smaller model guess tokens ahead; the texts are as likely as without it, and come one at a time.
@@ -217,8 +221,8 @@ class TextModel:
         networks = [self.backbone] if self.speculation is None else [self.backbone, self.speculation.draft]
         limit = asked.max_new_tokens
         if limit is None:
-            room = min(network.block_size for network in networks) - len(ids)
-            limit = min(DEFAULT_NEW_TOKENS, max(room, 1))  # 1: a prompt that fills all positions is told of
+            room = min(network.block_size for network in networks) - len(ids) + 1  # the last one is not read
+            limit = min(DEFAULT_NEW_TOKENS, max(room, 1))  # 1: a prompt beyond the positions is told of
         for network in networks:
             check_room(network, [ids], limit)
         return limit

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lit_llm.data.bpe import BPE
+from lit_llm.data.numbers import Numbers
 from lit_llm.data.tokenizer import Bytes, Characters, Tokenizer, from_state, to_state, well_formed
 
 ANY = st.text(st.characters(categories=("L", "M", "N", "P", "S", "Z", "C", "Cs")))  # lone surrogates as well
@@ -95,8 +96,23 @@ def test_a_checkpoint_carries_the_tokenizer(tokenizer: Tokenizer) -> None:
     assert again.fingerprint() == tokenizer.fingerprint()
 
 
+def test_numbers_are_their_own_ids() -> None:
+    """With one space between, also where a text goes on; and through a checkpoint."""
+    numbers = from_state(json.loads(json.dumps(to_state(Numbers(300)))))
+    assert numbers.encode(" 0 12\n299  007 ").tolist() == [0, 12, 299, 7]
+    assert numbers.encode("").tolist() == []
+    assert (numbers.decode([0, 12, 299]), numbers.decode_bytes([7, 0])) == ("0 12 299", b" 7 0")
+    assert [piece.tolist() for piece in numbers.encode_pieces(["0 12", " 299", " 7 7"])] == [[0, 12], [299], [7, 7]]
+    assert (numbers.vocab_size, numbers.end_of_text, numbers.ends) == (300, None, frozenset())
+    for word in ("300", "-1", "1.0", "x", "٣", "9" * 5000):
+        with pytest.raises(ValueError, match=rf"^'{word}' is no id .* write numbers from 0 to 299 with spaces between"):
+            numbers.encode(f"1 {word}")
+    with pytest.raises(ValueError, match="vocab_size 0 cannot be"):
+        Numbers(0)
+
+
 def test_fingerprints_differ_where_ids_may() -> None:
-    kinds = [Bytes(), characters("abc"), characters("abc", True), characters("abd"), bpe()]
+    kinds = [Bytes(), characters("abc"), characters("abc", True), characters("abd"), bpe(), Numbers(3), Numbers(4)]
     assert len({tokenizer.fingerprint() for tokenizer in kinds}) == len(kinds)
 
 

@@ -73,7 +73,7 @@ def greedy_by_hand(backbone: GPT, prompt: list[int], count: int) -> list[int]:
 @every_part
 def test_greedy_is_the_best_id_again_and_again(parts: dict[str, Any]) -> None:
     """In rows of different lengths, to the last position; the reference computes all logits each time."""
-    backbone, count = gpt(**parts), BLOCK_SIZE - 7
+    backbone, count = gpt(**parts), BLOCK_SIZE - 7 + 1  # the last one is not read
     expected = [greedy_by_hand(backbone, prompt, count) for prompt in PROMPTS]
     assert rows(generate(backbone, PROMPTS, count, GREEDY)) == expected
 
@@ -135,7 +135,7 @@ def test_what_cannot_be_is_refused_before_any_work() -> None:
     for prompts, count, message in (
         ([[1], []], 3, "no id to continue"),
         (PROMPTS, -1, "max_new_tokens -1 "),
-        (PROMPTS, 25, r"a prompt of 7 tokens and 25 new ones do not fit the model's 31 positions"),
+        (PROMPTS, 26, r"a prompt of 7 tokens and 26 new ones do not fit the model's 31 positions"),
     ):
         with pytest.raises(ValueError, match=message):
             next(generate(backbone, prompts, count))
@@ -152,7 +152,7 @@ def test_a_draft_changes_no_greedy_text(parts: dict[str, Any], draft_tokens: int
     for draft, rate in ((gpt(seed=1, **parts), None), (backbone, 1.0)):
         speculation = Speculation(backbone, draft, draft_tokens)
         for prompt in PROMPTS:
-            count = BLOCK_SIZE - len(prompt)
+            count = BLOCK_SIZE - len(prompt) + 1
             assert rows(speculation.generate(prompt, count, GREEDY)) == [greedy_by_hand(backbone, prompt, count)]
         assert speculation.acceptance_rate == 1.0 if rate else speculation.acceptance_rate < 0.5
 

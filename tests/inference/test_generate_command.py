@@ -64,7 +64,7 @@ WRONG = {
     "--seed=99999999999": "--seed 99999999999 cannot be",
     "--prompt=": "the prompt is empty",
     "--prompt=café": "the character 'é' is not among",
-    "--max_new_tokens=62": "a prompt of 3 tokens and 62 new ones do not fit the model's 64 positions",
+    "--max_new_tokens=63": "a prompt of 3 tokens and 63 new ones do not fit the model's 64 positions",
     "--min_p=2": "min_p 2.0 is no share",
     "--repetition_penalty=0": "repetition_penalty 0.0 cannot be",
     "--stop=['']": "the stop string '' is empty",
@@ -96,7 +96,7 @@ def test_a_file_of_prompts(checkpoints, tmp_path, capsys) -> None:
     for one, other in zip(*lines, strict=True):
         assert one.pop("logprobs") == pytest.approx(other.pop("logprobs"), abs=1e-4)
         assert one == other
-        assert one["tokens"] == len(one["ids"]) <= 64 - len(one["prompt"])
+        assert one["tokens"] == len(one["ids"]) <= 65 - len(one["prompt"])
         assert one["finish_reason"] in ("stop", "length")
     plain = call(capsys, "generate", "--checkpoint", checkpoints["bytes"], "--prompt=on", "--seed=9")
     assert plain.out == "on" + lines[0][2]["text"] + "\n"
