@@ -15,9 +15,11 @@ from lit_llm.backbone.layers import Embedding, Head
 from lit_llm.inference.compiled_product import MAX_ROWS, CompiledProduct, can_compile
 
 DTYPES = ("fp32", "bf16", "int8")
+INT8_ROWS = 32  # up to which torch's int8 kernels are fast: many rows are multiplied in half of their time
 INT8_WIDTH = 32  # torch's int8 kernels read so many numbers at once, on some CPUs beyond the end of a row
 PACKED_FOR = 16  # rows: what oneDNN's own layout of weights is made for; it serves any other number nearly as well
 SAMPLE = 2**27  # bytes of weights by which layouts are compared: more than the caches of a CPU hold
+PART = 2**20  # numbers of a matrix that are widened at once, so that they stay in the caches of a CPU
 ONEDNN_ROWS = 32  # up to which oneDNN multiplies fp32 faster than torch's own library of an x86 CPU, by up to twice
 RowProduct = Callable[[Tensor, Tensor], Tensor]  # weights (out, in) and x (rows, in) to (rows, out)
 
@@ -149,6 +151,8 @@ def fastest_product(weights: Sequence[Tensor], rows: int, compile: bool = False)
     products: list[RowProduct] = [multiply]
     if rows == 1 and weights[0].dtype != torch.int8:
         products.append(_by_torch)
+    if rows > 1:
+        products.append(_by_parts)
     if compile and rows <= MAX_ROWS:
         products.append(CompiledProduct())
     if len(products) == 1:
@@ -206,10 +210,20 @@ def _by_onednn(weight: Tensor, x: Tensor) -> Tensor:
 
 
 def _by_int8(weight: Tensor, x: Tensor) -> Tensor:
-    if weight.shape[1] % INT8_WIDTH:
-        return F.linear(x, weight.to(x.dtype))
+    if weight.shape[1] % INT8_WIDTH or len(x) > INT8_ROWS:
+        return _by_parts(weight, x)
     ones = torch.ones(len(weight), dtype=torch.bfloat16)  # the factors of the rows are multiplied in fp32
     return torch._weight_int8pack_mm(x.bfloat16(), weight, ones).to(x.dtype)
+
+
+def _by_parts(weight: Tensor, x: Tensor) -> Tensor:
+    """Weights times rows, in which order a CPU multiplies few rows fastest, in parts that are widened first."""
+    dtype = torch.bfloat16 if weight.dtype != torch.float32 and CPU_MULTIPLIES_BFLOAT16 else x.dtype
+    columns = x.to(dtype).T  # (in, rows)
+    y = x.new_empty(len(weight), len(x), dtype=dtype)
+    for part, out in zip(*(t.split(max(PART // weight.shape[1], 1)) for t in (weight, y)), strict=True):
+        torch.mm(part.to(dtype), columns, out=out)
+    return y.T.to(x.dtype).contiguous()
 
 
 class Table(nn.Module):

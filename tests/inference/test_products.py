@@ -94,6 +94,22 @@ def test_a_product_of_any_width(dtype: str, width: int) -> None:
         assert (y - x @ weight.T).std() < NEAR[dtype] * (x @ weight.T).std()
 
 
+@every_dtype
+@pytest.mark.parametrize("multiplies_bfloat16", [False, True])
+@torch.inference_mode()
+def test_a_product_by_parts(dtype: str, multiplies_bfloat16: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of which the last one is smaller; of few rows and of many."""
+    monkeypatch.setattr(products, "CPU_MULTIPLIES_BFLOAT16", multiplies_bfloat16)
+    monkeypatch.setattr(products, "PART", 7 * 24 + 5)
+    weight = torch.randn(31, 24, generator=torch.Generator().manual_seed(0))
+    for rows in (1, 3, 40):
+        x = torch.randn(rows, 24, generator=torch.Generator().manual_seed(rows))
+        y = Product(weight, None, dtype, {rows: products._by_parts})(x)
+        assert (y.dtype, y.is_contiguous()) == (torch.float32, True)
+        assert (y - x @ weight.T).std() < NEAR[dtype] * (x @ weight.T).std()
+    assert products.multiply(torch.randint(-9, 9, (31, 32)).to(torch.int8), torch.ones(33, 32)).shape == (33, 31)
+
+
 @needs_onednn
 @every_kind
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
@@ -152,7 +168,7 @@ def test_a_compiled_product_of_few_rows() -> None:
     product, drawn = CompiledProduct(), torch.Generator().manual_seed(0)
     for shape, dtype in [((31, 24), torch.bfloat16), ((31, 24), torch.int8), ((7, 40), torch.bfloat16)]:
         weight = (20 * torch.randn(shape, generator=drawn)).to(dtype)
-        for rows in (1, 3):
+        for rows in (1, 3, 11):
             x = torch.randn(rows, shape[1], generator=drawn)
             wanted = x.double() @ weight.double().T
             for laid_out in (x, x.T.contiguous().T):
@@ -173,9 +189,10 @@ def test_each_number_of_rows_has_its_product(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(products, "_seconds", seconds)
     ready = prepare(backbone({}), compile=True, rows={1, 5, 17})
     fastest = ready.embedding.tokens.product.fastest
-    assert set(tried) == {(1, 2 * 4 + 1), (5, 2 * 4 + 1)}  # all matrices; of 17 rows there is one product alone
-    assert fastest[17] is products.multiply
-    assert len({fastest[1], fastest[5], products.multiply}) == 3
+    assert {count: tried.count((count, 2 * 4 + 1)) for count in fastest} == {1: 3, 5: 3, 17: 2}  # by all matrices
+    assert len(tried) == 3 + 3 + 2
+    assert fastest[17] is products._by_parts
+    assert len({fastest[1], fastest[5], fastest[17], products.multiply}) == 4
     assert all(part.fastest is fastest for part in ready.modules() if isinstance(part, Product))
 
 
