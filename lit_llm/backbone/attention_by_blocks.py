@@ -36,7 +36,8 @@ class AttentionByBlocks(torch.autograd.Function):
         q, k, v, mask = ctx.saved_tensors
         d_out = d_out.reshape(q.shape)
         d_q = torch.empty_like(q)
-        d_k, d_v = (torch.zeros_like(x, dtype=torch.float32) for x in (k, v))  # sums over blocks
+        wide = torch.promote_types(v.dtype, torch.float32)
+        d_k, d_v = (torch.zeros_like(x, dtype=wide) for x in (k, v))  # sums over blocks
         for rows, keys in _blocks(q.shape[1]):
             weights = _weights(q[:, rows], k[:, keys], ctx.heads, mask, rows)
             d_v[:, keys] += weights.transpose(1, 2) @ d_out[:, rows]

@@ -123,7 +123,7 @@ def test_packed_documents_equal_documents_alone(parts: dict[str, Any], monkeypat
     alone_gradients = torch.autograd.grad((alone * weights).sum(), list(backbone.parameters()))
 
     def close(a: Tensor, b: Tensor) -> bool:
-        return bool((a - b).abs().max() <= 1e-5 * b.abs().max())  # softmax is in fp32
+        return bool((a - b).abs().max() <= 1e-10 * b.abs().max())  # another order of the sums
 
     assert close(packed, alone)
     assert all(map(close, packed_gradients, alone_gradients))
