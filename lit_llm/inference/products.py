@@ -157,8 +157,8 @@ def fastest_product(weights: Sequence[Tensor], rows: int, compile: bool = False)
         products.append(CompiledProduct())
     if len(products) == 1:
         return multiply
-
-    return min(products, key=lambda product: _seconds(product, weights, rows))
+    times = _seconds([(product, weights) for product in products], rows)
+    return products[times.index(min(times))]
 
 
 def packing_pays(weights: Sequence[Tensor], fastest: Mapping[int, RowProduct]) -> bool:
@@ -179,25 +179,26 @@ def packing_pays(weights: Sequence[Tensor], fastest: Mapping[int, RowProduct]) -
     count = next((number for number, size in enumerate(sizes, start=1) if size >= SAMPLE), None)
     if count is None:
         return False
-    packed = [_packed(weight) for weight in weights[:count]]
-    plain = sum(_seconds(product, weights[:count], rows) for rows, product in fastest.items())
-    return sum(_seconds(_by_onednn, packed, rows) for rows in fastest) < plain
+    plain, packed = weights[:count], [_packed(weight) for weight in weights[:count]]
+    times = [_seconds([(product, plain), (_by_onednn, packed)], rows) for rows, product in fastest.items()]
+    return sum(after for _, after in times) < sum(before for before, _ in times)
 
 
 def _packed(weight: Tensor) -> Tensor:
     return torch.ops.mkldnn._reorder_linear_weight(weight, PACKED_FOR)
 
 
-def _seconds(product: RowProduct, weights: Sequence[Tensor], rows: int, repeats: int = 8) -> float:
-    """Of the fastest of some passes over all weights."""
-    times = []
+def _seconds(rivals: Sequence[tuple[RowProduct, Sequence[Tensor]]], rows: int, repeats: int = 8) -> list[float]:
+    """Of the best pass of each product over its weights; by turns, as the speed of memory comes and goes."""
+    times: list[list[float]] = [[] for _ in rivals]
     with torch.inference_mode():
         for _ in range(repeats):
-            start = time.perf_counter()
-            for weight in weights:
-                product(weight, torch.zeros(rows, weight.shape[1]))
-            times.append(time.perf_counter() - start)
-    return min(times)
+            for (product, weights), taken in zip(rivals, times, strict=True):
+                start = time.perf_counter()
+                for weight in weights:
+                    product(weight, torch.zeros(rows, weight.shape[1]))
+                taken.append(time.perf_counter() - start)
+    return list(map(min, times))
 
 
 def _by_torch(weight: Tensor, x: Tensor) -> Tensor:

@@ -121,7 +121,9 @@ def test_packed_weights_multiply_as_before(parts: dict[str, Any], dtype: str, mo
         pytest.skip("oneDNN has no bfloat16 on this CPU")
     monkeypatch.setattr(products, "CPU_MULTIPLIES_BFLOAT16", True)
     monkeypatch.setattr(products, "SAMPLE", 1)
-    monkeypatch.setattr(products, "_seconds", lambda product, weights, rows: -sum(w.is_mkldnn for w in weights))
+    monkeypatch.setattr(
+        products, "_seconds", lambda rivals, rows: [-sum(w.is_mkldnn for w in weights) for _, weights in rivals]
+    )
     plain = backbone(parts)
     ready = prepare(copy.deepcopy(plain), dtype, rows={1, 2})
     packed = [part.weight.is_mkldnn for part in ready.modules() if isinstance(part, Product)]
@@ -140,9 +142,9 @@ def test_weights_are_packed_where_it_pays(gain: int, monkeypatch: pytest.MonkeyP
     """In the sum over all rows; measured by no more weights than needed; not small ones, nor those of single rows."""
     seen: list[int] = []
 
-    def seconds(product: Any, weights: list[torch.Tensor], rows: int) -> float:
-        seen.append(len(weights))
-        return 5 * rows - gain * weights[0].is_mkldnn * (rows == 2)
+    def seconds(rivals: list[tuple[Any, list[torch.Tensor]]], rows: int) -> list[float]:
+        seen.extend(len(weights) for _, weights in rivals)
+        return [5 * rows - gain * weights[0].is_mkldnn * (rows == 2) for _, weights in rivals]
 
     monkeypatch.setattr(products, "_seconds", seconds)
     weights, fastest = [torch.randn(31, 24)] * 5, {1: products.multiply, 2: products.multiply}
@@ -181,9 +183,9 @@ def test_each_number_of_rows_has_its_product(monkeypatch: pytest.MonkeyPatch) ->
     """The fastest one, found for the numbers that are asked for, of few rows among compiled ones as well."""
     tried: list[tuple[int, int]] = []  # rows and matrices
 
-    def seconds(product: Any, weights: list[torch.Tensor], rows: int) -> float:
-        tried.append((rows, len(weights)))
-        return -len(tried)
+    def seconds(rivals: list[tuple[Any, list[torch.Tensor]]], rows: int) -> list[float]:
+        tried.extend((rows, len(weights)) for _, weights in rivals)
+        return [-float(number) for number in range(len(rivals))]
 
     monkeypatch.setattr(products, "can_compile", lambda: True)
     monkeypatch.setattr(products, "CompiledProduct", lambda: lambda weight, x: x @ weight.T)
@@ -208,3 +210,19 @@ def test_without_a_compiler_decoding_goes_on(monkeypatch: pytest.MonkeyPatch, ca
     monkeypatch.setattr(products, "can_compile", lambda: False)
     ready = prepare(backbone({}), "bf16", compile=True)
     assert not isinstance(ready.embedding.tokens.product.fastest[1], CompiledProduct)
+
+
+@torch.inference_mode()
+def test_the_fastest_product_is_that_of_its_best_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rivals take turns, so that a slow spell of the machine meets all of them."""
+    clock, spells = [0.0], iter([9, 9, 1, 2, 9, 1, 3, 3])
+    monkeypatch.setattr(products.time, "perf_counter", lambda: clock[0])
+
+    def multiplied(weight: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        clock[0] += next(spells)
+        return x @ weight.T
+
+    rivals = [(multiplied, [torch.randn(3, 5)])] * 2
+    assert products._seconds(rivals, 1, repeats=4) == [1, 1]
+    spells = iter([9, 9, 2, 1])
+    assert products._seconds(rivals, 1, repeats=2) == [2, 1]
