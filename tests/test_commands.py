@@ -56,6 +56,7 @@ def test_a_run_that_is_stopped(tmp_path, name, code) -> None:
     assert process.returncode == code, err
     assert not re.search(CRASH, err), err
     assert "deprecated" not in err  # of what a library does, and its user cannot change
+    assert "`weights_only`" not in err  # as above
     assert weights(run_folders(folder)[0])["global_step"] >= 10
 
 

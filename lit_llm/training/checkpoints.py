@@ -122,7 +122,7 @@ class LastCheckpoint(Checkpoint):
         if trainer.fast_dev_run or trainer.global_step in (0, self._saved_step):
             return
         path = self._path(trainer)
-        trainer.save_checkpoint(path)
+        trainer.save_checkpoint(path, weights_only=False)  # with all that a resumed run needs
         self.saved, self._saved_step = path, trainer.global_step
 
 
