@@ -103,27 +103,35 @@ def test_a_token_changes_no_logit_before_it(parts: dict[str, Any]) -> None:
         assert not torch.isclose(after[:, t], before[:, t]).all()
 
 
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
 @every_variant
-def test_packed_documents_equal_documents_alone(parts: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packed_documents_equal_documents_alone(
+    parts: dict[str, Any], dtype: torch.dtype, near: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Logits and gradients; an id may come back later in a row, for a third document.
 
-    In fp64: the gradient of a query norm is a sum that nearly cancels, and what fp32 leaves of it differs by machine.
+    In fp64 alone those of query and key norms, sums that nearly cancel: what fp32 leaves of them differs by CPU.
     """
-    monkeypatch.setattr(attention_kernels, "BY_BLOCKS", {torch.float64: T})
+    monkeypatch.setattr(attention_kernels, "BY_BLOCKS", {dtype: T})
     monkeypatch.setattr(attention_kernels, "SHORT", 0)
-    backbone, idx = build(parts).double(), ids(B, T)
+    backbone, idx = build(parts).to(dtype), ids(B, T)
+    compared = [
+        parameter
+        for name, parameter in backbone.named_parameters()
+        if dtype == torch.float64 or not name.endswith(("q_norm.weight", "k_norm.weight"))
+    ]
     documents = torch.tensor([[5, 5, 9, 9, 9, 5, 5], [1, 2, 2, 2, 2, 2, 3]])
     lengths = [[2, 3, 2], [1, 5, 1]]
-    weights = torch.randn(B, T, V, dtype=torch.float64)  # of a made-up loss
+    weights = torch.randn(B, T, V, dtype=dtype)  # of a made-up loss
 
     packed = backbone(idx, Context(documents))
-    packed_gradients = torch.autograd.grad((packed * weights).sum(), list(backbone.parameters()))
+    packed_gradients = torch.autograd.grad((packed * weights).sum(), compared)
     rows = [[backbone(part[None])[0] for part in row.split(n)] for row, n in zip(idx, lengths, strict=True)]
     alone = torch.stack([torch.cat(row) for row in rows])
-    alone_gradients = torch.autograd.grad((alone * weights).sum(), list(backbone.parameters()))
+    alone_gradients = torch.autograd.grad((alone * weights).sum(), compared)
 
     def close(a: Tensor, b: Tensor) -> bool:
-        return bool((a - b).abs().max() <= 1e-10 * b.abs().max())  # another order of the sums
+        return bool((a - b).abs().max() <= near * b.abs().max())  # another order of the sums
 
     assert close(packed, alone)
     assert all(map(close, packed_gradients, alone_gradients))
