@@ -13,9 +13,8 @@ from cli_runs import call, refusal, tiny_config, write_yaml
 from lightning import Trainer
 from recording import Recorder, SaveAtTheEnd
 
-from lit_llm.batch import IGNORE_INDEX, TextBatch
+from lit_llm.batch import TextBatch
 from lit_llm.data.bpe import BPE
-from lit_llm.data.class_split import normalised
 from lit_llm.data.text_classification import TextClassification
 from lit_llm.data.tokenizer import Bytes, from_state
 
@@ -298,39 +297,3 @@ def test_a_run_goes_on_exactly(tmp_path: Path, stop: int) -> None:
     whole, before = fit(tmp_path, 10), fit(tmp_path, stop)
     assert before + fit(tmp_path, 10, "last.ckpt") == whole
     assert len({tuple(rows) for rows in whole}) == 10
-
-
-# The real thing.
-
-
-@pytest.fixture
-def sms(shared: Path) -> str:
-    return str(shared / "spam" / "SMSSpamCollection")
-
-
-def test_the_sms_spam_collection(sms: str, capsys: pytest.CaptureFixture) -> None:
-    """All of its rows, stratified, no repetition on two sides; quotes as they are (D7)."""
-    found = TextClassification(sms, Bytes(), classes=["ham", "spam"], val_fraction=0.1, test_fraction=0.2)
-    found.setup("fit")
-    assert len(found.table.texts) == 4499
-    assert Counter(found.table.labels) == {"ham": 3897, "spam": 602}
-    assert [found.class_counts(split) for split in ("train", "val", "test")] == [[2728, 422], [390, 60], [779, 120]]
-    lines = Path(sms).read_text("utf-8").split("\n")
-    assert [text.count('"') for text in found.table.texts] == [line.count('"') for line in lines[:-1]]
-    assert any(text.count('"') % 2 for text in found.table.texts)
-    sides: dict[str, set] = {}
-    for text, split in zip(found.table.texts, found.splits, strict=True):
-        sides.setdefault(normalised(text), set()).add(split)
-    assert len(sides) == 4499 - 364
-    assert {len(found) for found in sides.values()} == {1}
-    assert "364 texts repeat another one" in capsys.readouterr().err
-
-
-def test_padding_of_the_sms_spam_collection(sms: str) -> None:
-    """Little of it: below three in a hundred tokens, where batches of the file's own order have most of theirs."""
-    found = TextClassification(sms, Bytes(), batch_size=8)
-    for loader in (found.train_dataloader(), found.val_dataloader()):
-        batches = list(loader)
-        tokens = sum(int(batch.lengths.sum()) for batch in batches)
-        assert tokens < sum(batch.idx.numel() for batch in batches) < 1.03 * tokens
-        assert all((batch.targets != IGNORE_INDEX).all() for batch in batches)

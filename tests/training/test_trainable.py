@@ -1,6 +1,5 @@
 """What trains: by words, patterns and schedules; what does not is left bit for bit, and costs nothing."""
 
-import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -8,49 +7,18 @@ from typing import Any
 import pytest
 import torch
 from cli_runs import same
+from parity import BLOCKS, parity
 from python_runs import LAYERS, B, C, Call, H, T, V, tiny_backbone, tiny_data, tiny_module, trainer
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 from torch.optim import SGD, Adam, AdamW, Muon, RMSprop
 
-from lit_llm.backbone import GPT
-from lit_llm.backbone.gpt import Block
-from lit_llm.backbone.layers import Embedding, Head
+from lit_llm.backbone.layers import Head
 from lit_llm.backbone.lora import LoRA
 from lit_llm.modules import LanguageModeling
 from lit_llm.modules.base import BaseModule
 from lit_llm.training.checkpoints import LastCheckpoint
 from lit_llm.training.optim import MuonAdamW, WarmupCosine
 from lit_llm.training.trainable import memory
-
-BLOCKS = 3
-DROPOUT = partial(Block, dropout=0.3)
-
-
-class Parity(BaseModule):
-    """A task with a head of its own: whether the last id is even."""
-
-    uses_head = False
-
-    def __init__(self, backbone: GPT, n_class: int = 2, **kwargs: Any) -> None:
-        super().__init__(backbone, **kwargs)
-        self.output = nn.Linear(backbone.norm.weight.numel(), n_class)
-
-    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        return self.share_of_step(self.total_loss(batch), torch.tensor(len(batch.idx)), batch_idx)
-
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        self.log("val/loss", self.total_loss(batch) / len(batch.idx))
-
-    def total_loss(self, batch: Any) -> Tensor:
-        logits = self.output(self.backbone.hidden_states(batch.idx)[:, -1])
-        return F.cross_entropy(logits, batch.idx[:, -1] % 2, reduction="sum")
-
-
-def parity(trainable: Any = None, **settings: Any) -> Parity:
-    parts = {"n_layer": BLOCKS, "block": DROPOUT, "embedding": partial(Embedding, dropout=0.2), "norm": nn.LayerNorm}
-    backbone = tiny_backbone(**parts, **settings.pop("backbone", {}))
-    return Parity(backbone, trainable=trainable, **settings)
 
 
 def fit(
@@ -312,42 +280,3 @@ def test_settings_go_into_the_checkpoint() -> None:
     module = LanguageModeling(tiny_backbone(n_layer=LAYERS, n_head=H), trainable=schedule, lora=LoRA())
     assert module.hparams["trainable"] == schedule
     assert "lora" not in module.hparams
-
-
-@pytest.mark.slow
-def test_the_last_block_alone_takes_half_the_time() -> None:
-    """At shape b of the benchmarks; the gain in memory is that of what is not saved for a backward pass."""
-    from torch.autograd.graph import saved_tensors_hooks
-
-    steps, saved = {}, {}
-    idx = torch.randint(512, (8, 256))
-    for rule in ("all", "last_1_blocks"):
-        torch.manual_seed(0)
-        module = Parity(GPT(512, 256, 6, 6, 384), trainable=rule, optimizer=partial(AdamW, fused=True))
-        steps[rule] = partial(take_step, module, module.configure_optimizers()["optimizer"], idx)
-        held: dict[int, int] = {}
-
-        def pack(tensor: Tensor, held: dict[int, int] = held) -> Tensor:
-            held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-            return tensor
-
-        with saved_tensors_hooks(pack, lambda tensor: tensor):
-            steps[rule]()
-        saved[rule] = sum(held.values())
-    ratios = []
-    for _ in range(5):
-        times = {}
-        for rule, step in steps.items():
-            began = time.perf_counter()
-            step()
-            times[rule] = time.perf_counter() - began
-        ratios.append(times["last_1_blocks"] / times["all"])
-    assert sorted(ratios)[2] <= 0.55
-    assert saved["last_1_blocks"] <= 0.3 * saved["all"]
-
-
-def take_step(module: Parity, optimizer: Any, idx: Tensor) -> None:
-    loss = F.cross_entropy(module.output(module.backbone.hidden_states(idx)[:, -1]), idx[:, -1] % 2)
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
