@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 MAX_NODES = 100_000  # of a config with its aliases written out; a real one has a few hundred
+MAX_DEPTH = 100  # of its lists and mappings; a real one has about ten
 SUFFIXES = (".yaml", ".yml")  # of parts; a .json that an option names may be a tokenizer of megabytes
 SECRET_NAME = re.compile(
     r"(^|_)(api_?key|(access|private|secret)_key|passwd|password|passphrase|secret|credentials?|(api|access|auth|hf|hub|bearer)_token)$",
@@ -75,7 +76,7 @@ def check_config(path: Path, is_part: bool = False, within: tuple[Path, ...] = (
     if path.resolve() in within:
         raise ValueError(f"the config file '{path}' refers to itself")
     try:
-        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=_ShallowLoader)
         size = _size(root, {}) if root else 0
     except OSError as error:
         raise ValueError(f"cannot read the config file '{path}': {error.strerror}") from error
@@ -96,6 +97,20 @@ def check_config(path: Path, is_part: bool = False, within: tuple[Path, ...] = (
     for name in _check_nodes(root, path, set()):
         if name.endswith(SUFFIXES) and (path.parent / name).is_file():
             check_config(path.parent / name, True, (*within, path.resolve()))
+
+
+class _ShallowLoader(yaml.SafeLoader):
+    """Stops at the depth that no config has: what PyYAML spends on a value grows with the brackets that are open."""
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise RecursionError
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
 
 def _size(node: yaml.Node, sizes: dict[int, int]) -> int:

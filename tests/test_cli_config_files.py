@@ -100,6 +100,8 @@ BAD_FILES = {
     "key twice": (b"data:\n  block_size: 3\n  stride: 2\n  block_size: 4\n", "line 4 has the key 'block_size' a"),
     "template": (b"{{name}}: 3\n", "line 1 has a list or mapping as a key"),
     "too deep": (b"a: " + b"[" * 5000 + b"]" * 5000, "nested too deeply"),
+    "a little too deep": (b"a: " + b"[" * 99 + b"1" + b"]" * 99, "nested too deeply"),
+    "almost too deep": (b"- " + b"[" * 98 + b"1" + b"]" * 98, "no mapping of keys to values"),
     "bomb": (BOMB.encode(), "grows beyond 100,000 values"),
     "own ancestor": (b"a: &a [*a]\n", "grows beyond 100,000 values"),
 }
