@@ -54,6 +54,17 @@ class Corpora(Source):
         return str(self.found)
 
 
+def refuse_empty(source: Source) -> None:
+    """Refuse a source of a split that holds no text, before those that are trained on are read.
+
+    Raises:
+        ValueError: If there is one, or it cannot be read.
+    """
+    for split, parts in source.own.items() if isinstance(source, Corpora) else ():
+        if not any(piece for part in parts for document in part for piece in document.pieces()):
+            raise ValueError(f"--data.{split}_source must hold text, got '{parts[0]}', which holds none")
+
+
 def labelled_pieces(source: Source, plan: Plan) -> Iterator[Piece]:
     """All pieces of all splits; what is trained on bears the number of its source, as in `train/2`."""
     if not isinstance(source, Corpora):
@@ -93,16 +104,6 @@ class Sizes:
         if split == "train":
             self.trained[int(number or 0)] += tokens
         return split
-
-    def refuse_empty(self) -> None:
-        """Refuse a source of a split that holds no text.
-
-        Raises:
-            ValueError: If there is one.
-        """
-        for split, named in self.source.found.own.items() if isinstance(self.source, Corpora) else ():
-            if not self.of[split]["tokens"]:
-                raise ValueError(f"--data.{split}_source must hold text, got '{named[0]}', which holds none")
 
 
 def repeated_stretches(train: np.ndarray, held_out: np.ndarray) -> tuple[int, int]:

@@ -42,9 +42,8 @@ class SplitSources:
 
     def settings(self) -> dict[str, Any]:
         """What decides which rows train and how often, and what they are validated on."""
-        source = [str(each) for each in self.train]
         return {
-            "source": source[0] if len(source) == 1 else source,
+            "source": ", ".join(map(str, self.train)),
             **self.shares,
             "weights": list(self.weights or ()),
             "val_source": [str(each) for each in self.own.get("val", ())],
@@ -111,10 +110,8 @@ def _divided(named: NamedSource, found: SplitSources, suffixes: Sequence[str], k
     for split in files.keys() - {"train"}:
         part = replace(named, weight=1.0, files=files[split], path=_shown(folder, splits[split]))
         found.own.setdefault(split, []).append(part)
-    told = ", ".join(
-        f"{split} {_inside(folder, splits[split])}" for split in ("train", "val", "test") if split in files
-    )
-    found.notes.append(f"'{named.path}' is divided by names: {told}")
+    told = [f"{_inside(folder, splits[split])} for {split}" for split in ("train", "val", "test") if split in files]
+    found.notes.append(f"'{named.path}' is divided by names: {', '.join(told)}")
     return replace(named, files=files["train"])
 
 
@@ -124,7 +121,7 @@ def _shown(folder: Path, paths: list[Path]) -> str:
 
 def _inside(folder: Path, paths: list[Path]) -> str:
     """What a folder's files of one split are called: their file, or what comes first on the way to them."""
-    return paths[0].relative_to(folder).parts[0] + (f" and {len(paths) - 1} more" if len(paths) > 1 else "")
+    return paths[0].relative_to(folder).parts[0] + (f" ({len(paths):,} files)" if len(paths) > 1 else "")
 
 
 def _refuse_unfit(option: str, sources: Sequence[NamedSource], is_text: bool) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 from filelock import FileLock
 from tqdm import tqdm
 
-from lit_llm.data.corpora import Sizes, labelled_pieces, repeated_stretches
+from lit_llm.data.corpora import Sizes, labelled_pieces, refuse_empty, repeated_stretches
 from lit_llm.data.ngrams import ngram_losses
 from lit_llm.data.sources import PIECE, Source
 from lit_llm.data.splits import Piece, Plan
@@ -150,6 +150,7 @@ def _build(
 def _write(
     source: Source, tokenizer: Tokenizer, part: Path, val_fraction: float, test_fraction: float, workers: int
 ) -> None:
+    refuse_empty(source)
     plan = Plan(source, val_fraction, test_fraction)
     if not tokenizer.is_fitted:
         tokenizer.fit(piece for document in source for piece in document.pieces())
@@ -165,7 +166,6 @@ def _write(
         for file in files.values():
             file.flush()
             os.fsync(file.fileno())
-    sizes.refuse_empty()
     meta: dict[str, Any] = {"source": str(source), "dtype": dtype.name, "vocab_size": tokenizer.vocab_size}
     meta |= {"splits": sizes.of, "trained": sizes.trained, "duplicates": plan.duplicates}
     corpus = Corpus(part, meta, tokenizer)
