@@ -113,7 +113,7 @@ class Pretraining(TextDataModule):
         except ValueError as error:
             raise ValueError(f"{split} split of '{self.source}': {error}") from error
 
-    def train_dataloader(self) -> TrainLoader:
+    def make_train_loader(self) -> TrainLoader:
         """Shuffled windows."""
         return TrainLoader(self._windows("train"), self.batch_size, self._seed(), *self._place(), self.num_workers)
 
