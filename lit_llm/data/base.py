@@ -6,6 +6,7 @@ from typing import Any
 
 from lightning import LightningDataModule
 
+from lit_llm.data.loader import TrainLoader
 from lit_llm.data.tokenizer import Tokenizer, to_state
 from lit_llm.terminal import visible
 
@@ -26,6 +27,8 @@ class TextDataModule(LightningDataModule):
                 raise ValueError(f"{name} {size} cannot be: it is at least 1")
         self._tokenizer, self.block_size, self.batch_size = tokenizer, block_size, batch_size
         self.has_told = False  # of what it has found; it does so once
+        self._train_loader: TrainLoader | None = None
+        self._restored: dict[str, Any] | None = None  # where a loader made later begins
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -86,6 +89,36 @@ class TextDataModule(LightningDataModule):
         if not self.has_told and (self.trainer is None or self.trainer.is_global_zero):
             print(visible(self.report()), file=sys.stderr)
         self.has_told = True
+
+    def make_train_loader(self) -> TrainLoader:
+        """Shuffled rows of the training split, from the first one."""
+        raise NotImplementedError
+
+    def train_dataloader(self) -> TrainLoader:
+        """Shuffled rows of the training split, from where the checkpoint says that a resumed run is.
+
+        Whoever asks for them, and when: Lightning restores the place of a loader in runs by steps alone, and not if one
+        was asked for before, as it is for the length of a run by epochs (lightning 2.6).
+        """
+        self._train_loader = self.make_train_loader()
+        if self._restored is not None:
+            self._train_loader.load_state_dict(self._restored)
+        return self._train_loader
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the training rows stand; a part of each checkpoint."""
+        return {"train": self._restored if self._train_loader is None else self._train_loader.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there; without a place, from the beginning.
+
+        Raises:
+            ValueError: If the state is one of other rows, or of another order of them.
+        """
+        self._restored = state_dict["train"]
+        if self._train_loader is not None:
+            place = self._restored or self._train_loader.state_dict() | {"epoch": 0, "rows": 0}
+            self._train_loader.load_state_dict(place)
 
     def reference_losses(self) -> dict[str, float]:
         """Losses that a model is to be compared with, by name."""

@@ -189,7 +189,7 @@ class Conversations(TextDataModule, Generic[Set]):
                 found.append(Question(prompt, ids, reference, len(self.tokenizer.encode(reference))))
         return found
 
-    def train_dataloader(self) -> TrainLoader:
+    def make_train_loader(self) -> TrainLoader:
         """Shuffled rows."""
         rows, settings = self._rows("train"), (self.batch_size, self._seed(), *self._place(), self.num_workers)
         return train_loader(rows, self._mix(rows), *settings)

@@ -1,15 +1,17 @@
 """Rows of a data set in batches: their order, and a loader that can stop and go on."""
 
+import hashlib
 from abc import abstractmethod
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-RENAMED = {"windows": "rows", "of_windows": "of_rows"}  # in the state of a loader, as older checkpoints have it
 AHEAD = 16  # batches whose places are computed together, which costs little more than those of one
+SAMPLED = 64  # rows by which a resumed run knows its data again
 
 
 class Rows(Dataset):
@@ -64,7 +66,7 @@ class BatchOrder(Sampler):
         epoch: Which permutation.
         rank: This process.
         world_size: Processes that share the rows.
-        start: Batches already handed out in this epoch.
+        done: Rows of this epoch that all ranks together have been given before.
     """
 
     def __init__(
@@ -75,29 +77,37 @@ class BatchOrder(Sampler):
         epoch: int = 0,
         rank: int = 0,
         world_size: int = 1,
-        start: int = 0,
+        done: int = 0,
     ) -> None:
-        self.length, self.batch_size, self.start = length, batch_size, start
+        self.length, self.batch_size, self.done = length, batch_size, done
         self.rank, self.world_size = rank, world_size
         self.key = None if seed is None else (seed << 32) + epoch
 
+    @property
+    def together(self) -> int:
+        """Rows a batch, on all ranks together."""
+        return self.batch_size * self.world_size
+
     def __len__(self) -> int:
         """Batches in a whole epoch; the ragged rest of a shuffled one is left out, so that all ranks get as many."""
-        together = self.batch_size * self.world_size
-        return self.length // together if self.key is not None else -(-self.length // together)
+        return self.length // self.together if self.key is not None else -(-self.length // self.together)
+
+    @property
+    def left(self) -> int:
+        """Batches still to come. An epoch that has begun with smaller ones ends with one, be it a short one."""
+        return max((self.length - self.done) // self.together, 1) if self.done else len(self)
 
     def __iter__(self) -> Iterator[list[int]]:
-        for ahead in range(self.start, len(self), AHEAD):
-            numbers = np.arange(ahead, min(ahead + AHEAD, len(self)))
-            firsts = (numbers * self.world_size + self.rank) * self.batch_size
+        for ahead in range(0, self.left, AHEAD):
+            numbers = np.arange(ahead, min(ahead + AHEAD, self.left))
+            firsts = self.done + (numbers * self.world_size + self.rank) * self.batch_size
             places = firsts[:, None] + np.arange(self.batch_size)  # (batches, B)
+            inside = places < self.length
             if self.key is not None:
-                yield from permute(places.ravel(), self.length, self.key).reshape(places.shape).tolist()
-                continue
-            for row in places:
-                row = row[row < self.length]
+                places[inside] = permute(places[inside], self.length, self.key)
+            for row, there in zip(places, inside, strict=True):
                 # A rank with nothing left gets a row past the end: all its targets carry no loss.
-                yield row.tolist() if len(row) else [self.length]
+                yield row[there].tolist() or [self.length]
 
 
 class Loader:
@@ -118,8 +128,8 @@ class Loader:
         self.rows, self.batch_size, self.num_workers = rows, batch_size, num_workers
         self.rank, self.world_size = rank, world_size
 
-    def _order(self, start: int = 0) -> BatchOrder:
-        return BatchOrder(len(self.rows), self.batch_size, self.seed, self.epoch, self.rank, self.world_size, start)
+    def _order(self, done: int = 0) -> BatchOrder:
+        return BatchOrder(len(self.rows), self.batch_size, self.seed, self.epoch, self.rank, self.world_size, done)
 
     def __len__(self) -> int:
         return len(self._order())
@@ -140,10 +150,10 @@ class Loader:
 
 
 class TrainLoader(Loader):
-    """Shuffled batches whose state is (epoch, rows handed out); Lightning keeps it in the checkpoint.
+    """Shuffled batches whose state is (epoch, rows handed out).
 
     The order of rows depends on neither the batch size nor the number of processes, so that a run may go on with
-    others: no row is left out then, and none but the last few come twice.
+    others: each row of an epoch comes once then, but for a ragged rest, which is left out.
 
     Args:
         rows: What is served.
@@ -161,43 +171,71 @@ class TrainLoader(Loader):
         self, rows: Rows, batch_size: int, seed: int, rank: int = 0, world_size: int = 1, num_workers: int = 0
     ) -> None:
         super().__init__(rows, batch_size, rank, world_size, num_workers)
-        self.seed, self.batch = seed, 0
+        self.seed, self.done = seed, 0
         if not len(self):
             raise ValueError(
                 f"the training split gives {len(rows)} {rows.unit}, not one batch of {batch_size} on each of "
                 f"{world_size} devices; {rows.too_few}"
             )
 
+    @property
+    def sampler(self) -> "TrainLoader":
+        """Where Lightning looks for `set_epoch`."""
+        return self
+
+    def set_epoch(self, epoch: int) -> None:
+        """Begin an epoch, unless it has begun already; Lightning says before each which it is.
+
+        What `limit_train_batches` has left of the one before is skipped, as it is for a DataLoader.
+        """
+        if epoch != self.epoch:
+            self.epoch, self.done = epoch, 0
+
+    @property
+    def left(self) -> int:
+        """Batches of this epoch still to come."""
+        return self._order(self.done).left
+
     def __iter__(self) -> Iterator[Any]:
-        epoch, last = self.epoch, len(self)
-        for number, batch in enumerate(self._batches(self._order(self.batch)), start=self.batch + 1):
+        epoch, done, order = self.epoch, self.done, self._order(self.done)
+        for number, batch in enumerate(self._batches(order), start=1):
             # Before the yield: nobody comes back after the last one.
-            self.epoch, self.batch = (epoch + 1, 0) if number == last else (epoch, number)
+            self.epoch, self.done = (epoch + 1, 0) if number == order.left else (epoch, done + number * order.together)
             yield batch
+
+    @cached_property
+    def digest(self) -> str:
+        """Of a few rows from all over the data: other data, even with as many rows, has another one."""
+        some = np.unique(np.linspace(0, len(self.rows) - 1, SAMPLED).astype(int)).tolist()
+        tensors = self.rows.__getitems__(some)
+        return hashlib.blake2b(b"".join(t.numpy().tobytes() for t in tensors), digest_size=8).hexdigest()
 
     def state_dict(self) -> dict[str, Any]:
         """Where the loader stands, and in what."""
-        done = {"epoch": self.epoch, "rows": self.batch * self.batch_size * self.world_size}
-        return done | {"of_rows": len(self.rows), "seed": self.seed}
+        what = {"of_rows": len(self.rows), "seed": self.seed, "digest": self.digest}
+        return {"epoch": self.epoch, "rows": self.done, **what}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there, in the next epoch if less than a batch is left of this one.
+        """Go on from there.
 
         Raises:
             ValueError: If the state is one of other rows, or of another order of them.
         """
         here = self.state_dict()
-        state = {RENAMED.get(name, name): value for name, value in state.items()}
-        for name, what in {"of_rows": f"number of training {self.rows.unit}", "seed": "seed of their order"}.items():
+        unit = self.rows.unit
+        names = {
+            "of_rows": f"number of training {unit}",
+            "seed": "seed of their order",
+            "digest": f"set of training {unit}",
+        }
+        for name, what in names.items():
             if state[name] != here[name]:
                 raise ValueError(
                     f"the checkpoint was made with another {what} ({state[name]}, here {here[name]}): "
-                    f"{self.rows.unit} would come twice or never; go on with the data and the --seed_everything of "
+                    f"{unit} would come twice or never; go on with the data and the --seed_everything of "
                     "that run"
                 )
-        self.epoch, self.batch = state["epoch"], state["rows"] // (self.batch_size * self.world_size)
-        if self.batch >= len(self):
-            self.epoch, self.batch = self.epoch + 1, 0
+        self.epoch, self.done = state["epoch"], state["rows"]
 
 
 def _as_it_is(batch: Any) -> Any:

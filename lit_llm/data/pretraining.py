@@ -154,7 +154,7 @@ class Pretraining(TextDataModule):
         sizes = np.diff(np.minimum(firsts, len(self._windows("train"))))
         return Mix(tuple(sizes.tolist()), self.sources.weights, self._seed())
 
-    def train_dataloader(self) -> TrainLoader:
+    def make_train_loader(self) -> TrainLoader:
         """Shuffled windows."""
         settings = (self.batch_size, self._seed(), *self._place(), self.num_workers)
         return train_loader(self._windows("train"), self._mix(), *settings)

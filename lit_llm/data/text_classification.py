@@ -215,7 +215,7 @@ class TextClassification(TextDataModule):
         """Rows by class and split; texts left out, repeated, cut off."""
         return report(self)
 
-    def train_dataloader(self) -> TextTrainLoader:
+    def make_train_loader(self) -> TextTrainLoader:
         """Shuffled texts."""
         return text_train_loader(self.tokens("train"), self.mix(), self.batch_size, self._seed(), *self._place())
 

@@ -69,28 +69,35 @@ class LengthOrder(BatchOrder):
 
     Args:
         lengths: (N,) of the texts.
-        batch_size: Texts a batch, on each rank.
-        seed: Chooses the order; the rest that fills no batch is then left out, another one in each epoch. None: each
-            text once, in an order that is always the same.
-        epoch: Which order.
-        rank: This process.
-        world_size: Processes that share the texts.
-        start: Batches already handed out in this epoch.
+        order: As of `BatchOrder`, without its first argument. With a seed, the rest that fills no batch is left out,
+            another one in each epoch; without one, each text comes once, in an order that is always the same.
+        begun_with: Texts a batch, on all ranks together, that the epoch has begun with: their order stays that of its
+            beginning. None: as many as now.
     """
 
-    def __init__(self, lengths: np.ndarray, *order: Any) -> None:
+    def __init__(self, lengths: np.ndarray, *order: Any, begun_with: int | None = None) -> None:
         super().__init__(len(lengths), *order)
-        self.lengths = lengths
+        self.lengths, self.begun_with = lengths, begun_with or self.together
+
+    @property
+    def left(self) -> int:
+        """Batches still to come."""
+        whole = self.length // self.begun_with * self.begun_with
+        return max((whole - self.done) // self.together, 1) if self.done else len(self)
 
     def __iter__(self) -> Iterator[list[int]]:
-        together, key = self.batch_size * self.world_size, self.key or 0
+        together, key = self.begun_with, self.key or 0
         kept = permute(np.arange(self.length), self.length, key)
-        if self.key is not None:
-            kept = kept[: len(self) * together]
+        batches = self.length // together if self.key is not None else len(self)
+        kept = kept[: batches * together]
         parts = [kept[at : at + TOGETHER * together] for at in range(0, len(kept), TOGETHER * together)]
         ordered = np.concatenate([part[np.argsort(self.lengths[part], kind="stable")] for part in parts])
-        for number in permute(np.arange(len(self)), len(self), key)[self.start :]:
-            shared = ordered[number * together : (number + 1) * together]
+        numbers = permute(np.arange(batches), batches, key)
+        if self.done or together != self.together:
+            ordered = np.concatenate([ordered[n * together : (n + 1) * together] for n in numbers])[self.done :]
+            numbers = np.arange(self.left)
+        for number in numbers:
+            shared = ordered[number * self.together : (number + 1) * self.together]
             own = shared[self.rank :: self.world_size].tolist()
             yield own or [self.length]  # a rank with nothing left gets the text past the end
 
@@ -100,21 +107,32 @@ class TextLoader(Loader):
 
     rows: Texts
 
-    def _order(self, start: int = 0) -> BatchOrder:
-        place = (self.rank, self.world_size, start)
+    def _order(self, done: int = 0) -> BatchOrder:
+        place = (self.rank, self.world_size, done)
         return LengthOrder(self.rows.lengths, self.batch_size, self.seed, self.epoch, *place)
 
 
 class TextTrainLoader(TextLoader, TrainLoader):
     """Shuffled batches of similar length, whose state Lightning keeps in the checkpoint.
 
-    What a batch holds depends on how many texts all ranks read together, so a run goes on in the middle of an epoch
-    with as many; in what number of processes does not matter.
+    What a batch holds depends on how many texts all ranks read together. A run that goes on with another number has the
+    texts that are left of its epoch in the order of the epoch's beginning, in batches of the new size.
     """
+
+    _begun = (0, 0)  # an epoch, and how many texts a batch it has begun with, if not with as many as now
+
+    @property
+    def _begun_with(self) -> int:
+        return self._begun[1] if self._begun[0] == self.epoch and self._begun[1] else self.batch_size * self.world_size
+
+    def _order(self, done: int = 0) -> BatchOrder:
+        place = (self.rank, self.world_size, done)
+        how = (self.batch_size, self.seed, self.epoch, *place)
+        return LengthOrder(self.rows.lengths, *how, begun_with=self._begun_with if done else None)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the loader stands, and in what."""
-        return super().state_dict() | {"together": self.batch_size * self.world_size}
+        return super().state_dict() | {"together": self._begun_with}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there.
@@ -122,10 +140,5 @@ class TextTrainLoader(TextLoader, TrainLoader):
         Raises:
             ValueError: If the state is one of other texts, or of another order of them.
         """
-        here = self.batch_size * self.world_size
-        if state["rows"] and state["together"] != here:
-            raise ValueError(
-                f"the checkpoint lies within an epoch of {state['together']} texts a step on all devices, and here are "
-                f"{here}: texts would come twice or never; set --data.batch_size to keep to that number"
-            )
         super().load_state_dict(state)
+        self._begun = (state["epoch"], state["together"])

@@ -52,10 +52,11 @@ class Windows(Rows):
 
     def __getitems__(self, indices: list[int] | np.ndarray) -> Batch | PackedBatch:
         """A batch: (B, T) ids and the (B, T) ids that follow them."""
-        starts = np.asarray(indices, dtype=np.int64) * self.stride
-        positions = starts[:, None] + np.arange(self.block_size + 1)  # (B, T + 1)
-        if self.to_the_end:
-            missing = positions >= len(self.tokens)
+        numbers = np.asarray(indices, dtype=np.int64)  # (B,)
+        positions = numbers[:, None] * self.stride + np.arange(self.block_size + 1)  # (B, T + 1)
+        is_past = numbers >= self.length
+        if ragged := self.to_the_end or bool(is_past.any()):
+            missing = (positions >= len(self.tokens)) | is_past[:, None]
             positions = np.minimum(positions, len(self.tokens) - 1)
         ids = self.tokens[positions].astype(np.int64)
         if ids.max() >= self.vocab_size:
@@ -66,7 +67,7 @@ class Windows(Rows):
             )
         # Without gaps between the rows, as a GPU takes them over while it computes.
         idx, targets = (torch.from_numpy(part).contiguous() for part in (ids[:, :-1], ids[:, 1:]))
-        if self.to_the_end and missing.any():
+        if ragged and missing.any():
             targets = targets.masked_fill(torch.from_numpy(missing[:, 1:]), IGNORE_INDEX)
         if self.border is None:
             return Batch(idx, targets)

@@ -5,8 +5,11 @@ from tempfile import TemporaryFile
 from typing import Any
 
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities import rank_zero_info
 
+from lit_llm.training.loop_counts import go_on, leave_open, mend, validation_is_due
 from lit_llm.training.signals import Signals
 
 
@@ -56,10 +59,12 @@ class LastCheckpoint(Checkpoint):
         self._saved_step: int | None = None
         self._last_step, self._has_stepped, self._is_due, self._is_ending = 0, True, False, False
         self._signals, self._signal = Signals(), 0
+        self._metrics: dict[str, Any] = {}  # the last scores of the run that goes on
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Begin to count, where a resumed run goes on, and to listen; see at once whether files can be written."""
         self._last_step, self._signal = trainer.global_step, 0
+        self._go_on(trainer)
         self._signals.listen()
         folder = self._path(trainer).parent
         if trainer.is_global_zero and not trainer.fast_dev_run:
@@ -69,14 +74,28 @@ class LastCheckpoint(Checkpoint):
             except OSError as error:
                 raise ValueError(f"no checkpoint can be written to '{folder}' ({error.strerror or error})") from error
 
+    def _go_on(self, trainer: Any) -> None:
+        """Know what the run before knew beside its weights: the last scores, and whether it was to stop."""
+        go_on(trainer)
+        trainer.callback_metrics.update(self._metrics)
+        for callback in trainer.early_stopping_callbacks:
+            if callback.stopping_reason != EarlyStoppingReason.NOT_STOPPED:
+                rank_zero_info(f"the run was stopped by EarlyStopping on {callback.monitor}; without it, it goes on")
+                trainer.should_stop = True
+
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Save every n steps, what a validation has left to save, and when a signal asks for it."""
+        """Save every n steps, what a validation has left to save, and when a signal asks for it.
+
+        Before a validation or the end of an epoch only for a signal: what is due otherwise is saved after it.
+        """
         step = trainer.global_step
         self._has_stepped, self._last_step = step > self._last_step, step
         if not self._has_stepped:
             return
         self._signal = self._signals.noted(trainer)
-        if self._signal or self._is_due or (self.every_n_train_steps and step % self.every_n_train_steps == 0):
+        if self._signal or (self.every_n_train_steps and step % self.every_n_train_steps == 0):
+            self._is_due = True
+        if self._is_due and (self._signal if validation_is_due(trainer) else not trainer.is_last_batch):
             self._save(trainer)
 
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
@@ -89,11 +108,16 @@ class LastCheckpoint(Checkpoint):
             self._obey(trainer)
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        """Save, in the middle of a training."""
+        """Save, in the middle of an epoch; at its end when that is over."""
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
             self._is_due = True
-            if self._has_stepped:
+            if self._has_stepped and not trainer.is_last_batch:
                 self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+        """Save what was due at the last batch."""
+        if self._is_due and self._has_stepped:
+            self._save(trainer)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
         """Save the end."""
@@ -103,11 +127,18 @@ class LastCheckpoint(Checkpoint):
         self._obey(trainer)
 
     def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
-        """Say of a run that has ended where a longer one goes on."""
+        """Say where the run goes on, and which scores it had last, by which callbacks decide."""
+        loop = checkpoint["loops"]["fit_loop"]
         if self._is_ending:
-            loop = checkpoint["loops"]["fit_loop"]
-            _leave_open(loop["epoch_progress"], loop["epoch_loop.batch_progress"])
+            leave_open(loop["epoch_progress"], loop["epoch_loop.batch_progress"])
             checkpoint["epoch"] = loop["epoch_progress"]["current"]["completed"]
+        else:
+            mend(loop, trainer)
+        checkpoint["callback_metrics"] = {name: value.cpu() for name, value in trainer.callback_metrics.items()}
+
+    def on_load_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        """Keep the scores for the start of the training."""
+        self._metrics = checkpoint.get("callback_metrics", {})
 
     def _obey(self, trainer: Any) -> None:
         if self._signal:
@@ -132,18 +163,3 @@ def epochs_taken(checkpoint: dict[str, Any]) -> int:
         return 0
     counts, batches = loop["epoch_progress"]["current"], loop["epoch_loop.batch_progress"]
     return int(counts["ready"] if batches["is_last_batch"] else counts["processed"])
-
-
-def _leave_open(epochs: dict[str, Any], batches: dict[str, Any]) -> None:
-    """Mend Lightning's counts at the end of a run by steps, in the state that goes into a checkpoint (lightning 2.6).
-
-    They have the epoch in which it ends as a whole one, so that what is left of it would be of the next; and after a
-    whole one they still have its batches, to which those of the next would be added.
-    """
-    if batches["is_last_batch"]:
-        batches["is_last_batch"] = False
-        batches["current"] = dict.fromkeys(batches["current"], 0)
-        return
-    for counts in (epochs["total"], epochs["current"]):
-        counts["processed"] -= 1
-        counts["completed"] -= 1

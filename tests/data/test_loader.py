@@ -3,7 +3,6 @@
 import random
 import time
 import tracemalloc
-from collections import Counter
 from itertools import islice, pairwise
 from typing import Any
 
@@ -195,40 +194,50 @@ def test_the_state_is_true_while_a_batch_is_in_use() -> None:
     assert where(served) == states[-1]
 
 
-@pytest.mark.parametrize(("batch_size", "world_size"), [(1, 1), (2, 1), (4, 1), (1, 2), (3, 2), (5, 1)])
+@pytest.mark.parametrize(("batch_size", "world_size"), [(1, 1), (2, 1), (4, 1), (1, 2), (3, 2), (5, 1), (8, 1), (2, 5)])
 def test_others_may_go_on(batch_size: int, world_size: int) -> None:
-    """Another batch size or number of ranks leaves out no window of the epoch but the ragged rest."""
-    first = loader()
-    seen = [place for rows in firsts(islice(first, 2)) for place in rows]
-    (order,) = BatchOrder(11, 11, 1, 0)
-    for rank in range(world_size):
-        other = loader(batch_size=batch_size, rank=rank, world_size=world_size)
+    """Another batch size or number of ranks: no window of the epoch twice, none left out but a ragged rest.
+
+    The last batch is a short one if what is left fills none: an epoch that has begun comes to its end. The next one has
+    the order that it always has.
+    """
+    first, together = loader(), batch_size * world_size
+    before = [place for rows in firsts(islice(first, 2)) for place in rows]
+    ranks = [loader(batch_size=batch_size, rank=rank, world_size=world_size) for rank in range(world_size)]
+    seen, whole = list(before), []
+    for other in ranks:
         other.load_state_dict(first.state_dict())
-        if other.epoch == 0:
-            seen += [place for rows in firsts(other) for place in rows]
-    together = batch_size * world_size
-    assert set(seen) >= {T * place for place in order[: 11 // together * together]}
-    twice = sum(count > 1 for count in Counter(seen).values())
-    assert twice == 6 % together if 6 // together < 11 // together else twice == 0
+        assert other.left == max(5 // together, 1)
+        batches = firsts(other)
+        assert len(batches) == other_left(5, together)
+        seen += [place for rows in batches for place in rows if place < 11 * T]
+        assert where(other) == (1, 0)
+        whole.append(firsts(other))
+    (order,) = BatchOrder(11, 11, 1, 0)
+    served = 6 + min(other_left(5, together) * together, 5)
+    assert sorted(seen) == sorted(T * place for place in order[:served])
+    assert whole == [
+        [[T * place for place in batch] for batch in BatchOrder(11, batch_size, 1, 1, rank, world_size)]
+        for rank in range(world_size)
+    ]
 
 
-def test_a_loader_of_bigger_batches_starts_the_next_epoch() -> None:
-    """Where less than one of them is left."""
-    other = loader(batch_size=8)
-    other.load_state_dict(other.state_dict() | {"epoch": 4, "rows": 9})
-    assert where(other) == (5, 0)
+def other_left(rows_left: int, together: int) -> int:
+    """Batches that an epoch ends with."""
+    return max(rows_left // together, 1)
 
 
-def test_a_state_with_older_names_is_understood() -> None:
-    """Rows were called windows."""
-    other = loader()
-    other.load_state_dict({"epoch": 4, "windows": 6, "of_windows": 11, "seed": other.seed})
-    assert where(other) == (4, 6)
-    with pytest.raises(ValueError, match=r"another number of training windows \(12, here 11\)"):
-        other.load_state_dict({"epoch": 4, "windows": 6, "of_windows": 12, "seed": other.seed})
+def test_an_epoch_that_was_cut_short_is_not_gone_on_with() -> None:
+    """By limit_train_batches: Lightning says which epoch begins; the same one, where a run goes on."""
+    served = loader()
+    next(iter(served))
+    served.sampler.set_epoch(0)
+    assert where(served) == (0, 3)
+    served.sampler.set_epoch(1)
+    assert firsts(served) == [[T * place for place in batch] for batch in BatchOrder(11, 3, 1, 1)]
 
 
-@pytest.mark.parametrize(("name", "value"), [("seed", 5), ("of_rows", 12)])
+@pytest.mark.parametrize(("name", "value"), [("seed", 5), ("of_rows", 12), ("digest", "0")])
 def test_a_loader_of_other_windows_or_another_order_is_refused(name: str, value: int) -> None:
     """Windows would come twice or never."""
     other = loader()

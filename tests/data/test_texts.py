@@ -154,22 +154,40 @@ def test_a_loader_goes_on_exactly(stop: int) -> None:
     assert rows(second) == whole[stop : (stop // 11 + 1) * 11]
 
 
-def test_a_run_goes_on_with_as_many_texts_a_step() -> None:
-    """On other devices too; within an epoch not with others, between two of them with any."""
-    first = train(12)
-    next(iter(first))
-    second = train(4, 0, 3)
-    second.load_state_dict(first.state_dict())
-    assert (second.epoch, second.batch) == (0, 1)
-    with pytest.raises(
-        ValueError, match="within an epoch of 12 texts a step on all devices, and here are 8: texts would"
-    ):
-        train(4, 0, 2).load_state_dict(first.state_dict())
-    done = train(12)
-    assert list(done)
-    other = train(4)
-    other.load_state_dict(done.state_dict())
-    assert (other.epoch, other.batch) == (1, 0)
+@pytest.mark.parametrize(("batch_size", "world_size"), [(4, 3), (12, 1), (4, 2), (2, 1), (5, 1), (20, 2)])
+def test_others_may_go_on(batch_size: int, world_size: int) -> None:
+    """With any number of texts a step: each text of the epoch once but for the ragged rest, also if it changes twice.
+
+    With as many as before the batches are those of the run that was not stopped.
+    """
+    first, together = train(12), batch_size * world_size
+    whole = [sorted(batch) for batch in rows(train(12))]
+    seen = [row for batch in rows(islice(first, 1)) for row in batch]
+    middle = train(1)
+    middle.load_state_dict(first.state_dict())
+    if together != 12:
+        seen += [row for batch in rows(islice(middle, 5)) for row in batch]
+    ranks = []
+    for rank in range(world_size):
+        other = train(batch_size, rank, world_size)
+        other.load_state_dict(middle.state_dict())
+        ranks.append(rows(other))
+        assert (other.epoch, other.done, other.left) == (1, 0, 47 // together)
+        assert rows(other) == second_epoch(batch_size, rank, world_size)
+    steps = [sorted(row for batch in step for row in batch if row >= 0) for step in zip(*ranks, strict=True)]
+    if together == 12:
+        assert steps == whole[1:]
+    left = 36 - len(seen)
+    assert [len(step) for step in steps] == [together] * (left // together) or [len(step) for step in steps] == [left]
+    everything = sorted(seen + [row for step in steps for row in step])
+    assert len(everything) == len(set(everything)) == 36 - left % together * (left > together)
+    assert set(everything) <= {row for batch in whole for row in batch}
+
+
+def second_epoch(*place: int) -> list[list[int]]:
+    served = train(*place)
+    served.set_epoch(1)
+    return rows(served)
 
 
 def test_other_texts_are_refused() -> None:
