@@ -1,10 +1,12 @@
 """Conversations as ids, and which of them carry loss."""
 
+import json
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import groupby
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,24 +38,37 @@ class ChatEncoder:
 
     def __init__(self, tokenizer: Tokenizer, template: ChatTemplate) -> None:
         self.tokenizer, self.template = tokenizer, template
+        self.left_out: Counter[str] = Counter()
         self._ids = tokenizer.special_ids
         longest_first = sorted(self._ids, key=len, reverse=True)
         self._control = re.compile(f"({'|'.join(map(re.escape, longest_first))})" if self._ids else r"((?!))")
 
-    def encode(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> Encoded:
+    def encode(
+        self,
+        messages: Sequence[Message],
+        add_generation_prompt: bool = False,
+        variables: Mapping[str, Any] | None = None,
+    ) -> Encoded:
         """Ids of a conversation.
 
         Args:
             messages: What was said, in order.
             add_generation_prompt: Whether what makes the assistant answer follows.
+            variables: What the template gets beside them.
 
         Raises:
-            ValueError: As in `ChatTemplate.spans`, or if the tokenizer refuses a text.
+            ValueError: As in `ChatTemplate.spans`, if the tokenizer refuses a text, or if a control token is spelt in
+                a tool or in a tool call, which the template writes as its own.
         """
+        given = variables or {}
+        self._refuse_control(messages, given)
+        self.left_out.update(self.template.unwritten(messages, given))
+        untrained = [n for n, message in enumerate(messages) if not message.get("train", True)]
+        messages = [{k: v for k, v in message.items() if k != "train"} for message in messages]
         ids: list[np.ndarray] = []
         losses: list[np.ndarray] = []
         before: str | None = None  # the control token, if any
-        parts = list(self._parts(self.template.spans(messages, add_generation_prompt)))
+        parts = list(self._parts(self.template.spans(messages, add_generation_prompt, given, untrained)))
         for number, (control, carries_loss, run) in enumerate(parts):
             if control is not None:
                 before = control
@@ -71,6 +86,19 @@ class ChatEncoder:
         if not ids:
             return Encoded(np.empty(0, np.int64), np.empty(0, bool))
         return Encoded(np.concatenate(ids), np.concatenate(losses))
+
+    def _refuse_control(self, messages: Sequence[Message], given: Mapping[str, Any]) -> None:
+        literal = [message["tool_calls"] for message in messages if "tool_calls" in message]
+        ids = [message["tool_call_id"] for message in messages if "tool_call_id" in message]
+        if not (given or literal or ids):
+            return
+        calls = [call for calls in literal for call in calls]
+        arguments = [a for call in calls if not isinstance(a := call["function"]["arguments"], str)]
+        text = json.dumps(
+            [arguments, ids, [call.get("id") for call in calls], dict(given)], ensure_ascii=False, default=str
+        )
+        if found := self._control.search(text):
+            raise ValueError(f"the tools or tool calls spell the control token '{found[0]}'")
 
     def _parts(self, spans: list[Span]) -> Iterator[tuple[str | None, bool, list[tuple[str, bool]]]]:
         """Control tokens, and between them runs of text in pieces that do or do not carry loss."""

@@ -109,7 +109,8 @@ class Conversations(TextDataModule, Generic[Set]):
 
     def split_settings(self) -> dict[str, Any]:
         """What decides which records train."""
-        return {"source": self.source, "split_seed": self.rules.split_seed, **self.rules.shares}
+        fields = {"fields": self.rules.fields} if self.rules.fields else {}
+        return {"source": self.source, "split_seed": self.rules.split_seed, **self.rules.shares, **fields}
 
     @property
     def new_ids(self) -> range:
@@ -135,7 +136,7 @@ class Conversations(TextDataModule, Generic[Set]):
         for talk in self.prepared.talks["val"]:
             if len(prompts) == count:
                 break
-            prompt = self.prepared.template.render(talk.messages[:-1], add_generation_prompt=True).removeprefix(begin)
+            prompt = self.prepared.template.render(talk.messages[:-1], True, talk.variables).removeprefix(begin)
             if len(self.tokenizer.encode(prompt)) <= self.block_size // 2:
                 prompts.append(prompt)
         return prompts
@@ -153,9 +154,11 @@ class Conversations(TextDataModule, Generic[Set]):
             if len(found) == count:
                 break
             asked, reference = talk.messages[:-1], talk.messages[-1]["content"]
-            ids = encoder.encode(asked, add_generation_prompt=True).ids.tolist()
+            if reference is None:  # a tool call, which is no answer to compare with
+                continue
+            ids = encoder.encode(asked, True, talk.variables).ids.tolist()
             if len(ids) <= longest:
-                prompt = template.render(asked, add_generation_prompt=True)
+                prompt = template.render(asked, True, talk.variables)
                 found.append(Question(prompt, ids, reference, len(self.tokenizer.encode(reference))))
         return found
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from lit_llm.data.conversation_set import OnBad, OnLong, Rules
 from lit_llm.data.conversations import Conversations
+from lit_llm.data.field_names import refuse_fields
 from lit_llm.data.instruction_set import InstructionSet, learnt_bytes_per_token, prepare
 from lit_llm.data.ngrams import ngram_losses
 from lit_llm.data.packing import Examples, PackedWindows, PaddedExamples
@@ -41,9 +42,12 @@ class Instructions(Conversations[InstructionSet]):
         num_workers: Processes that gather batches ahead; 0 is fastest.
         new_tokens: Control tokens that the tokenizer is given, as the template spells them (`<|im_start|>`): each has
             the next id, and a pretrained backbone gets rows for them that start at the mean of the others. None: none.
+        fields: Names of the fields of the records where they have others: `{instruction: question, output: answer}`.
+            Known names (Dolly's, prompt and completion, question and answer, …) are found without it; all fields that
+            are read stand in docs/records.md. None: no others.
 
     Raises:
-        ValueError: If a size or share is out of range, or there is no such template.
+        ValueError: If a size or share is out of range, there is no such template, or `fields` gives an unknown name.
     """
 
     def __init__(
@@ -63,9 +67,11 @@ class Instructions(Conversations[InstructionSet]):
         reading: Reading = Reading(),  # noqa: B008 (never changed)
         num_workers: int = 0,
         new_tokens: list[str] | None = None,
+        fields: dict[str, str] | None = None,
     ) -> None:
+        refuse_fields(fields or {})
         shares = {"test": test_fraction, "val": val_fraction}
-        rules = Rules(block_size, shares, split_seed, mask_prompt, on_long, on_bad)
+        rules = Rules(block_size, shares, split_seed, mask_prompt, on_long, on_bad, fields or {})
         super().__init__(source, tokenizer, template, batch_size, rules, reading, num_workers, new_tokens or ())
         self.packing = packing
         self._served: dict[str, PackedWindows | PaddedExamples] = {}

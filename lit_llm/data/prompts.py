@@ -1,21 +1,35 @@
 """Conversations as text: chat templates, and which parts of their text are the words of whom."""
 
+import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lit_llm.data.message_fields import (
+    Message as Message,
+)
+from lit_llm.data.message_fields import (
+    Piece,
+    Text,
+    answer_regions,
+    is_rich,
+    opened,
+    shape,
+    texts_of,
+    with_regions,
+    without_loss,
+)
 from lit_llm.data.sandbox import BEGIN, END, ChatEnvironment, compiled, line_of
 from lit_llm.data.tokenizer import Tokenizer
 from lit_llm.usage import home_path
 
-Message = dict[str, str]  # role, content, and what a template may make use of beside them: texts alone
 TEMPLATES = Path(__file__).parent / "templates"
 SOURCE = "source"  # the name of the template that comes along with a tokenizer
 OPEN, CLOSE = "\ufdd1", "\ufdd2"  # around the number of what is left open; Unicode keeps them out of texts
 MARKS = re.compile(f"{OPEN}(\\d+){CLOSE}|({BEGIN})|({END})")
 MARKER = r"<[^<>\s]+>"  # how templates write control tokens
-FORMS = (str, str.strip, str.lstrip, str.rstrip)  # what a template may do to a message
+FORMS = (str, str.strip, str.lstrip, str.rstrip, lambda text: json.dumps(text, ensure_ascii=False)[1:-1])  # of a text
 ROLE = re.compile(r"[a-z_]{1,32}")  # a role is written into the text of a template, so it is a word
 
 
@@ -33,7 +47,7 @@ class Span(NamedTuple):
     carries_loss: bool
 
 
-Piece = tuple[str | int, bool]  # text of the template or the number of a field; whether it carries loss
+NOTHING: Mapping[str, Any] = {}
 
 
 class ChatTemplate:
@@ -65,6 +79,7 @@ class ChatTemplate:
             raise ValueError(self._told(error)) from error
         self._has_marks = re.search(r"\{%-?\s*generation\s*-?%\}", source) is not None
         self._structures: dict[Any, list[Piece]] = {}
+        self.takes: dict[bool, bool] = {}  # arguments of tool calls: as objects, as texts
         self._frame: tuple[str, str] | None = None
 
     @classmethod
@@ -80,43 +95,76 @@ class ChatTemplate:
         """
         return cls(source_of(name, tokenizer), name, *ends_of(tokenizer))
 
-    def render(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
+    def render(
+        self, messages: Sequence[Message], add_generation_prompt: bool = False, variables: Mapping[str, Any] = NOTHING
+    ) -> str:
         """The text of a conversation.
 
         Args:
             messages: What was said, in order.
             add_generation_prompt: Whether what makes the assistant answer follows.
+            variables: What the template gets beside them: `tools`, or settings of its own.
 
         Raises:
             ValueError: If the template refuses them, fails, or takes too long.
         """
-        return self._rendered(messages, add_generation_prompt, marks=False)
+        return self._rendered(messages, add_generation_prompt, variables, marks=False)
 
-    def spans(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> list[Span]:
+    def spans(
+        self,
+        messages: Sequence[Message],
+        add_generation_prompt: bool = False,
+        given: Mapping[str, Any] = NOTHING,
+        untrained: Sequence[int] = (),
+    ) -> list[Span]:
         """The text of a conversation in stretches, by whose words they are.
 
         The template is rendered once more with placeholders instead of all that was said. What is left then is the
         template's own, whatever the messages hold, and between it lie the messages.
 
+        Args:
+            messages: What was said, in order.
+            add_generation_prompt: Whether what makes the assistant answer follows.
+            given: What the template gets beside them.
+            untrained: Numbers of messages that carry no loss.
+
         Raises:
-            ValueError: As in `render`; if a message is more than texts; or if the template changes what was said (it
-                may only strip white space): then nobody could tell which tokens are the assistant's.
+            ValueError: As in `render`; if a message is more than texts and tool calls; or if the template changes what
+                was said (it may only strip white space): then nobody could tell which tokens are the assistant's.
         """
-        fields = [(number, key) for number, message in enumerate(messages) for key in message if key != "role"]
+        texts = texts_of(messages)
         for message in messages:
-            if wrong := [key for key, value in message.items() if not isinstance(value, str)]:
-                raise ValueError(
-                    f"the field '{wrong[0]}' of a message is a {type(message[wrong[0]]).__name__}, no text"
-                )
             if not ROLE.fullmatch(message["role"]):
                 raise ValueError(f"the role {message['role'][:40]!r} is no word of small letters")
-        text = self.render(messages, add_generation_prompt)
-        shape = tuple(
-            tuple((key, bool(value) and (key != "role" or value)) for key, value in m.items()) for m in messages
-        )
-        if (key := (shape, add_generation_prompt)) not in self._structures:
-            self._structures[key] = self._structure(messages, add_generation_prompt)
-        return self._filled(text, self._structures[key], [messages[number][key] for number, key in fields])
+        text = self.render(messages, add_generation_prompt, given)
+        pieces = self._pieces(messages, texts, add_generation_prompt, given)
+        if untrained:
+            pieces = list(without_loss(pieces, texts, untrained))
+        return self._filled(text, pieces, [text.value for text in texts])
+
+    def unwritten(self, messages: Sequence[Message], given: Mapping[str, Any] = NOTHING) -> list[str]:
+        """What of a conversation the template leaves out: names of fields that say something.
+
+        Raises:
+            ValueError: As in `spans`.
+        """
+        texts = texts_of(messages)
+        written = {piece for piece, _ in self._pieces(messages, texts, False, given) if isinstance(piece, int)}
+        found = [
+            f"'{text.key}' of role {messages[text.message]['role']}"
+            for number, text in enumerate(texts)
+            if number not in written and text.value.strip()
+        ]
+        return found + [f"'{key}'" for key, value in given.items() if value is not None and key not in self.source]
+
+    def _pieces(
+        self, messages: Sequence[Message], texts: list[Text], add_generation_prompt: bool, given: Mapping[str, Any]
+    ) -> list[Piece]:
+        if (form := shape(messages, given)) is None:
+            return self._structure(messages, texts, add_generation_prompt, given)
+        if (key := (form, add_generation_prompt)) not in self._structures:
+            self._structures[key] = self._structure(messages, texts, add_generation_prompt, given)
+        return self._structures[key]
 
     @property
     def ends_answers(self) -> bool:
@@ -139,26 +187,44 @@ class ChatTemplate:
         reason = str(error) if isinstance(error, ValueError) or str(error) else type(error).__name__
         return f"the chat template '{self.name}' cannot be rendered: {where}{reason}"
 
-    def _rendered(self, messages: Sequence[Message], add_generation_prompt: bool, marks: bool) -> str:
+    def _rendered(
+        self, messages: Sequence[Message], add_generation_prompt: bool, given: Mapping[str, Any], marks: bool
+    ) -> str:
         self._environment.start(marks)
-        given = {"tools": None, "documents": None, "add_generation_prompt": add_generation_prompt, **self.tokens}
+        known = {"tools": None, "documents": None, "add_generation_prompt": add_generation_prompt, **self.tokens}
         try:
-            return self._template.render(messages=[dict(message) for message in messages], **given)
+            return self._template.render(messages=[dict(message) for message in messages], **known | dict(given))
         except Exception as error:  # a template's mistakes are of any kind
             raise ValueError(self._told(error)) from error
 
-    def _structure(self, messages: Sequence[Message], add_generation_prompt: bool) -> list[Piece]:
-        """The template's own text, and between it the numbers of the fields of messages."""
-        is_answer: list[bool] = []
-        opened = []
-        for message in messages:
-            opened.append({"role": message["role"]})
-            for key, value in message.items():
-                if key != "role":
-                    opened[-1][key] = value and f"{OPEN}{len(is_answer)}{CLOSE}"
-                    is_answer.append(key == "content" and message["role"] == "assistant")
-        pieces = list(self._parsed(self._rendered(opened, add_generation_prompt, marks=True)))
-        return pieces if self._has_marks else list(self._with_loss(pieces, is_answer))
+    def _structure(
+        self, messages: Sequence[Message], texts: list[Text], add_generation_prompt: bool, given: Mapping[str, Any]
+    ) -> list[Piece]:
+        """The template's own text, and between it the numbers of the texts of messages."""
+        open_ones = opened(messages, lambda number: f"{OPEN}{number}{CLOSE}")
+        whole = self._rendered(open_ones, add_generation_prompt, given, marks=True)
+        pieces = list(self._parsed(whole))
+        if self._has_marks:
+            return pieces
+        is_answer = [
+            text.key == "content"
+            and messages[text.message]["role"] == "assistant"
+            and not is_rich(messages[text.message])
+            for text in texts
+        ]
+        pieces = list(self._with_loss(pieces, is_answer))
+        if not any(map(is_rich, messages)):
+            return pieces
+        last = {text.message: f"{OPEN}{number}{CLOSE}" for number, text in enumerate(texts)}
+        places = {number: whole.rfind(mark) + len(mark) for number, mark in last.items() if mark in whole}
+        regions = answer_regions(
+            open_ones,
+            whole,
+            self.end,
+            lambda some, asks: self._rendered(some, asks, given, marks=False),
+            lambda number: places.get(number, -1),
+        )
+        return with_regions(pieces, regions, lambda number: len(f"{OPEN}{number}{CLOSE}"))
 
     def _parsed(self, text: str) -> Iterator[Piece]:
         place, carries_loss = 0, False
@@ -191,8 +257,10 @@ class ChatTemplate:
             question = {"role": "user", "content": "?"}
             answer = f"{OPEN}0{CLOSE}"
             try:
-                prompt = self._rendered([question], True, marks=False)
-                whole = self._rendered([question, {"role": "assistant", "content": answer}], False, marks=False)
+                prompt = self._rendered([question], True, NOTHING, marks=False)
+                whole = self._rendered(
+                    [question, {"role": "assistant", "content": answer}], False, NOTHING, marks=False
+                )
             except ValueError:  # one that asks for more than that
                 prompt = whole = ""
             before, _, after = whole.partition(answer)

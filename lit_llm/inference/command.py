@@ -11,7 +11,7 @@ from lit_llm.terminal import shown, typed
 from lit_llm.usage import Parser
 
 if TYPE_CHECKING:
-    from lit_llm.data.prompts import Message
+    from lit_llm.data.message_fields import Message
     from lit_llm.inference.text import Asked, Completion, TextModel
 
 
@@ -125,7 +125,7 @@ def _prompt(line: str, place: str) -> "str | list[Message]":
     except RecursionError as error:
         raise ValueError(f"{place} is no JSON: it is nested without end") from error
     if isinstance(value, dict) and isinstance(value.get("messages"), list):
-        from lit_llm.data.records import spoken
+        from lit_llm.data.messages import spoken
 
         messages = spoken(place, value["messages"])
         if not messages or messages[-1]["role"] == "assistant":
