@@ -223,7 +223,7 @@ class CLI(LightningCLI):
             return
         path = self.config[self.command].ckpt_path
         self.model.has_started = True  # its source may be gone
-        refuse_foreign(path, self.checkpoint, self.model, self.datamodule)
+        refuse_foreign(path, self.checkpoint, self.model, self.datamodule, self.command == "fit")
         if self.command == "fit":
             self._refuse_undone(path, lr_scheduler)
         self.config_init[self.command].ckpt_path = path

@@ -10,6 +10,7 @@ from lit_llm.data.tables import Table
 if TYPE_CHECKING:
     from lit_llm.data.text_classification import TextClassification
 
+PURPOSES = {"val": "validate", "test": "test"}
 SHOWN = 12  # classes that have a column of their own
 
 
@@ -17,6 +18,9 @@ def report(data: "TextClassification") -> str:
     """Rows by class and split; texts left out, repeated, cut off. It is made of what a run needs in any case."""
     table = data.table
     lines = [f"read {data.describe()}: {len(table.texts):,} texts of {len(data.class_names)} classes{_empty(table)}"]
+    lines += [f"  {line}" for line in data.sources.lines()]
+    if (mix := data.mix()) is not None:
+        lines.append(f"  {mix.report(list(map(str, data.sources.train)), 'texts')}")
     splits = [split for split in ("train", "val", "test") if data.has(split)]
     lines += _counts(data, splits)
     lines += _repetitions(data)
@@ -52,7 +56,7 @@ def _repetitions(data: "TextClassification") -> list[str]:
     """How many texts occur again, and what a split that does not look would have let into the test."""
     texts = [normalised(text) for text in data.table.texts]
     again = len(texts) - len(set(texts))
-    told = [_in_both(data, data.apart["test"][0])] if "test" in data.apart else []
+    told = [_in_both(data, split) for split in data.sources.own]
     if not again:
         return told
     line = f"  {again:,} texts repeat another one, and stay on its side"
@@ -63,8 +67,10 @@ def _repetitions(data: "TextClassification") -> list[str]:
     return [line, *told]
 
 
-def _in_both(data: "TextClassification", tested: Table) -> str:
-    texts = [normalised(text) for text in (*data.texts("train")[1], *tested.texts)]
-    names = np.repeat(["train", "test"], [len(texts) - len(tested.texts), len(tested.texts)])
-    seen = leaked(texts, names, "test")
-    return f"  to test: {seen:,} texts of '{tested.name}' are also trained on{_empty(tested)}"
+def _in_both(data: "TextClassification", split: str) -> str:
+    """How many texts of a split with a source of its own are trained on."""
+    table = data.apart[split][0]
+    texts = [normalised(text) for text in (*data.texts("train")[1], *table.texts)]
+    names = np.repeat(["train", split], [len(texts) - len(table.texts), len(table.texts)])
+    seen = leaked(texts, names, split)
+    return f"  to {PURPOSES[split]}: {seen:,} texts of '{table.name}' are also trained on{_empty(table)}"

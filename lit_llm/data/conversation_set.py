@@ -38,6 +38,7 @@ class Rules:
         mask_prompt: Whether only what the assistant writes carries loss in training; elsewhere that is always so.
         on_long: What becomes of an example that is longer than a window.
         on_bad: What becomes of a record that nothing can be learnt from.
+        origins: By the name of a record, the split and the number of its source. Empty: there is one source.
         fields: Own names of the fields of records, by ours.
     """
 
@@ -47,7 +48,12 @@ class Rules:
     mask_prompt: bool = True
     on_long: OnLong = "truncate"
     on_bad: OnBad = "error"
+    origins: dict[str, tuple[str, int]] = field(default_factory=dict)
     fields: dict[str, str] = field(default_factory=dict)
+
+    def origin(self, name: str) -> tuple[str, int]:
+        """The split, and the number within it, of the source of a record; `train` is yet to be shared out."""
+        return self.origins[name] if self.origins else ("train", 0)
 
 
 @dataclass
@@ -113,10 +119,14 @@ def usable(
 
 
 def template_of(talks: Iterable[Talk], tokenizer: Tokenizer, name: str, rules: Rules) -> ChatTemplate:
-    """The chat template of a name, for a tokenizer that learns from the conversations if it still has to."""
+    """The chat template of a name, for a tokenizer that learns from the conversations if it still has to.
+
+    It learns nothing from the sources that belong to validation or testing.
+    """
     if not tokenizer.is_fitted:
         plain = ChatTemplate(source_of(name, tokenizer), name, "", "")  # no control token is learnt as text
-        tokenizer.fit(_rendered(talks, plain, rules))
+        learnt = (talk for talk in talks if rules.origin(talk.name)[0] == "train")
+        tokenizer.fit(_rendered(learnt, plain, rules))
     return ChatTemplate.of(name, tokenizer)
 
 
@@ -134,11 +144,21 @@ def _rendered(talks: Iterable[Talk], template: ChatTemplate, rules: Rules) -> It
                 raise ValueError(f"{talk.name}: {error}") from error
 
 
-def numbers_of_splits(talks: Sequence[Sequence[Message]], rules: Rules) -> dict[str, np.ndarray]:
-    """Which conversations belong to which split; those of one first question, without its input, are on one side."""
-    questions = (next(message["content"] for message in talk if message["role"] == "user") for talk in talks)
-    split_of = split_groups(list(map(normalized, questions)), rules.shares, rules.split_seed)
+def numbers_of_splits(talks: Sequence[Talk], rules: Rules) -> dict[str, np.ndarray]:
+    """Which conversations belong to which split; those of one first question, without its input, are on one side.
+
+    That of a source which is not shared out is the split of the source.
+    """
+    split_of = np.array([rules.origin(talk.name)[0] for talk in talks], dtype="<U5")
+    shared = np.flatnonzero(split_of == "train").tolist()
+    keys = [first_question(talks[number].messages) for number in shared]
+    split_of[shared] = split_groups(keys, rules.shares, rules.split_seed)
     return {split: np.flatnonzero(split_of == split) for split in SPLITS}
+
+
+def first_question(messages: Sequence[Message]) -> str:
+    """What conversations share that are on one side of a split: the first question, as `normalized`."""
+    return normalized(next(message["content"] for message in messages if message["role"] == "user"))
 
 
 def none_left(dropped: Counter[str]) -> str:

@@ -4,16 +4,20 @@ from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
+import numpy as np
+
 from lit_llm.data.base import TextDataModule
 from lit_llm.data.chat_encoding import ChatEncoder
 from lit_llm.data.conversation_set import Prepared, Rules
 from lit_llm.data.loader import Loader, Rows, TrainLoader
 from lit_llm.data.new_tokens import with_new_tokens
 from lit_llm.data.prompts import ChatTemplate, source_of
-from lit_llm.data.records import Record, read_records
+from lit_llm.data.record_sources import records_of, refuse_empty, shared_questions
+from lit_llm.data.records import Record
 from lit_llm.data.sources import Reading
-from lit_llm.data.splits import refuse_shares
+from lit_llm.data.split_sources import SplitSources
 from lit_llm.data.tokenizer import Tokenizer
+from lit_llm.data.weighted import Mix, train_loader
 
 Set = TypeVar("Set", bound=Prepared)
 
@@ -38,7 +42,7 @@ class Conversations(TextDataModule, Generic[Set]):
     """Conversations, rendered by a chat template that travels with the tokenizer.
 
     Args:
-        source: As in `read_records`.
+        sources: Those of each split, whose files are as in `read_records`.
         tokenizer: Turns text into ids.
         template: Name of the chat template.
         batch_size: Rows a batch, on each device.
@@ -53,7 +57,7 @@ class Conversations(TextDataModule, Generic[Set]):
 
     def __init__(
         self,
-        source: str,
+        sources: SplitSources,
         tokenizer: Tokenizer,
         template: str,
         batch_size: int,
@@ -64,8 +68,7 @@ class Conversations(TextDataModule, Generic[Set]):
     ) -> None:
         tokenizer, self._new_ids = with_new_tokens(tokenizer, new_tokens)
         super().__init__(tokenizer, rules.block_size, batch_size)
-        refuse_shares(rules.shares["val"], rules.shares["test"])
-        self.source, self.template, self.reading = source, template, reading
+        self.sources, self.template, self.reading = sources, template, reading
         self.rules, self.num_workers = rules, num_workers
         jinja = source_of(template, tokenizer)
         ChatTemplate(jinja, template)  # no Jinja is known at once
@@ -93,12 +96,13 @@ class Conversations(TextDataModule, Generic[Set]):
     def prepared(self) -> Set:
         """The tokenized conversations; made on first use, by each process for itself."""
         if self._prepared is None:
-            records = read_records(self.source, self.reading)
+            records = records_of(self.sources, self.reading, self.rules.origins)
             try:
                 self._prepared = self._prepare(records, self._tokenizer)
             except ValueError as error:
-                said = str(error)
-                raise ValueError(said if self.source in said else f"'{self.source}': {said}") from error
+                said, source = str(error), str(self.sources)
+                raise ValueError(said if source in said or self.sources.own else f"'{source}': {said}") from error
+            refuse_empty(self.sources, self._prepared)
             self._end_answers(self._prepared.template)
         return self._prepared
 
@@ -110,7 +114,33 @@ class Conversations(TextDataModule, Generic[Set]):
     def split_settings(self) -> dict[str, Any]:
         """What decides which records train."""
         fields = {"fields": self.rules.fields} if self.rules.fields else {}
-        return {"source": self.source, "split_seed": self.rules.split_seed, **self.rules.shares, **fields}
+        return {"split_seed": self.rules.split_seed, **self.sources.settings(), **fields}
+
+    def has(self, split: str) -> bool:
+        """Whether there is something in a split."""
+        return self.sources.has(split)
+
+    def _about_sources(self) -> list[str]:
+        """Lines of a report: sources of single splits, what of those is trained on, and weights."""
+        lines = [*self.sources.lines(), *shared_questions(self.sources, self.prepared)]
+        if (mix := self._mix(self._rows("train"))) is not None:
+            lines.append(mix.report(list(map(str, self.sources.train)), self._rows("train").unit))
+        return lines
+
+    def _mix(self, rows: Rows) -> Mix | None:
+        """How often training rows come, where sources have weights."""
+        if self.sources.weights is None:
+            return None
+        return Mix(tuple(self._sizes(rows)), self.sources.weights, self._seed())
+
+    def _sizes(self, rows: Rows) -> list[int]:
+        """How many of the training rows are of each source; one is made of each conversation, in their order."""
+        return self._trained()
+
+    def _trained(self) -> list[int]:
+        """Training conversations of each source."""
+        numbers = [self.rules.origin(talk.name)[1] for talk in self.prepared.talks["train"]]
+        return np.bincount(numbers, minlength=len(self.sources.train)).tolist()
 
     @property
     def new_ids(self) -> range:
@@ -164,11 +194,12 @@ class Conversations(TextDataModule, Generic[Set]):
 
     def train_dataloader(self) -> TrainLoader:
         """Shuffled rows."""
-        return TrainLoader(self._rows("train"), self.batch_size, self._seed(), *self._place(), self.num_workers)
+        rows, settings = self._rows("train"), (self.batch_size, self._seed(), *self._place(), self.num_workers)
+        return train_loader(rows, self._mix(rows), *settings)
 
     def val_dataloader(self) -> Loader | list:
         """The validation rows, each once; nothing where none is held out."""
-        return self._whole("val") if self.rules.shares["val"] else []
+        return self._whole("val") if self.has("val") else []
 
     def test_dataloader(self) -> Loader:
         """The test rows, each once.
@@ -176,8 +207,10 @@ class Conversations(TextDataModule, Generic[Set]):
         Raises:
             ValueError: If none is held out.
         """
-        if not self.rules.shares["test"]:
-            raise ValueError("no record is held out for testing; set --data.test_fraction, and train with it")
+        if not self.has("test"):
+            raise ValueError(
+                "no record is held out for testing; set --data.test_fraction, and train with it, or --data.test_source"
+            )
         return self._whole("test")
 
     def predict_dataloader(self) -> Loader:
@@ -187,7 +220,7 @@ class Conversations(TextDataModule, Generic[Set]):
     def _whole(self, split: str) -> Loader:
         if not len(self._rows(split)):
             raise ValueError(
-                f"none of the records of '{self.source}' is left for {split}: all of one instruction are on one side; "
+                f"none of the records of '{self.sources}' is left for {split}: all of one instruction are on one side; "
                 "give more records, or hold none out"
             )
         return Loader(self._rows(split), self.batch_size, *self._place(), self.num_workers)

@@ -51,17 +51,19 @@ class InstructionSet(Prepared):
         texts = (self.tokenizer.decode_bytes([i]).decode("utf-8", errors="replace") for i in ids)
         return list(zip(texts, carries_loss, strict=True))
 
-    def report(self, efficiency: float | None) -> str:
+    def report(self, efficiency: float | None, is_shared_out: bool = True) -> str:
         """What became of the records, in a few lines.
 
         Args:
             efficiency: Share of the training windows' places that hold an example. None: there are no such windows.
+            is_shared_out: Whether all splits are shares of one source.
         """
         lines = list(self.of_records())
         if self.truncated:
             lines.append(f"cut to the window: {self.truncated:,}; their last answer has no end to learn")
         if self.equal or self.near:
-            lines.append(f"said before: {self.equal:,} equal, {self.near:,} nearly equal; one instruction, one split")
+            sides = "; one instruction, one split" if is_shared_out else ""
+            lines.append(f"said before: {self.equal:,} equal, {self.near:,} nearly equal{sides}")
         lengths = np.concatenate([self.examples[split].lengths for split in SPLITS])
         median, high, longest = (int(np.percentile(lengths, share)) for share in (50, 95, 100))
         learnt = sum(len(examples.learnt()) for examples in self.examples.values())
@@ -96,7 +98,7 @@ def prepare(records: Iterable[Record], tokenizer: Tokenizer, template: str, rule
     forms.notes.of_template(encoder.left_out)
     kept = [talk for talk, _ in made]
     whole = Examples.join([cut.ids for _, (cut, _) in made], [cut.carries_loss for _, (cut, _) in made])
-    numbers = numbers_of_splits([talk.messages for talk in kept], rules)
+    numbers = numbers_of_splits(kept, rules)
     first = _first_of_equals(kept)
     examples = {split: whole.subset(numbers[split]) for split in SPLITS}
     if not rules.mask_prompt:  # where the model is measured, the answers alone count: so runs can be compared

@@ -6,10 +6,13 @@ from lit_llm.data.conversation_set import OnBad, OnLong, Rules
 from lit_llm.data.conversations import Conversations
 from lit_llm.data.field_names import refuse_fields
 from lit_llm.data.instruction_set import InstructionSet, learnt_bytes_per_token, prepare
+from lit_llm.data.loader import Rows
+from lit_llm.data.named_sources import Sources
 from lit_llm.data.ngrams import ngram_losses
 from lit_llm.data.packing import Examples, PackedWindows, PaddedExamples
-from lit_llm.data.records import Record
+from lit_llm.data.records import SUFFIXES, Record
 from lit_llm.data.sources import Reading
+from lit_llm.data.split_sources import find_sources
 from lit_llm.data.tokenizer import Tokenizer
 
 
@@ -23,14 +26,17 @@ class Instructions(Conversations[InstructionSet]):
     Args:
         source: A file (.json, .json.gz, .jsonl, .jsonl.gz, .parquet), a Hugging Face data set id, or `sample` (200
             pairs that come along). A record has `instruction`, `output` and maybe `input`; or `messages` of `role` and
-            `content`; or `conversations` of `from` and `value`.
+            `content`; or `conversations` of `from` and `value`. Or a list of them, each maybe with a weight, or a
+            folder with train and val files: docs/sources.md.
         tokenizer: Turns text into ids.
         template: `alpaca`, `chatml`, `gemma`, `llama3`, `phi3`, `plain`, `zephyr`; the path of a Jinja file; or
             `source`: the template that comes along with the tokenizer.
         block_size: Length of a window in tokens.
         batch_size: Windows a batch, on each device; without packing, examples.
-        val_fraction: Share of the records held out for validation, in [0, 1).
-        test_fraction: Share of the records held out for testing, in [0, 1).
+        val_fraction: Share of the records held out for validation, in [0, 1); does not count where there is a
+            val_source.
+        test_fraction: Share of the records held out for testing, in [0, 1); does not count where there is a
+            test_source.
         split_seed: Chooses which records are held out, and which share a window.
         mask_prompt: Whether only the assistant's words carry loss in training; they alone do where a loss is measured.
         packing: Whether short examples share a window, each with positions of its own.
@@ -45,6 +51,8 @@ class Instructions(Conversations[InstructionSet]):
         fields: Names of the fields of the records where they have others: `{instruction: question, output: answer}`.
             Known names (Dolly's, prompt and completion, question and answer, …) are found without it; all fields that
             are read stand in docs/records.md. None: no others.
+        val_source: Records to validate on, named as a source is. None: a share of the source.
+        test_source: Records to test on, named as a source is. None: a share of the source.
 
     Raises:
         ValueError: If a size or share is out of range, there is no such template, or `fields` gives an unknown name.
@@ -52,7 +60,7 @@ class Instructions(Conversations[InstructionSet]):
 
     def __init__(
         self,
-        source: str,
+        source: Sources,
         tokenizer: Tokenizer,
         template: str = "alpaca",
         block_size: int = 512,
@@ -67,12 +75,15 @@ class Instructions(Conversations[InstructionSet]):
         reading: Reading = Reading(),  # noqa: B008 (never changed)
         num_workers: int = 0,
         new_tokens: list[str] | None = None,
+        val_source: Sources | None = None,
+        test_source: Sources | None = None,
         fields: dict[str, str] | None = None,
     ) -> None:
         refuse_fields(fields or {})
-        shares = {"test": test_fraction, "val": val_fraction}
-        rules = Rules(block_size, shares, split_seed, mask_prompt, on_long, on_bad, fields or {})
-        super().__init__(source, tokenizer, template, batch_size, rules, reading, num_workers, new_tokens or ())
+        own, shares = {"val": val_source, "test": test_source}, {"test": test_fraction, "val": val_fraction}
+        sources = find_sources(source, own, shares, reading, SUFFIXES)
+        rules = Rules(block_size, sources.shares, split_seed, mask_prompt, on_long, on_bad, fields=fields or {})
+        super().__init__(sources, tokenizer, template, batch_size, rules, reading, num_workers, new_tokens or ())
         self.packing = packing
         self._served: dict[str, PackedWindows | PaddedExamples] = {}
 
@@ -81,7 +92,9 @@ class Instructions(Conversations[InstructionSet]):
 
     def report(self) -> str:
         """What became of the records."""
-        return self.prepared.report(getattr(self._rows("train"), "efficiency", None))
+        efficiency = getattr(self._rows("train"), "efficiency", None)
+        of_records = self.prepared.report(efficiency, is_shared_out=not self.sources.own)
+        return "\n".join([*self._about_sources(), of_records])
 
     def bytes_per_token(self, split: str) -> float | None:
         """UTF-8 bytes for each token of a split that carries loss."""
@@ -100,9 +113,14 @@ class Instructions(Conversations[InstructionSet]):
         """What the loaders serve: packed or padded examples."""
         if split not in self._served:
             filler = self.tokenizer.end_of_text or 0
+            # A window of two sources would have no weight.
+            groups = self._trained() if split == "train" and self.sources.weights else None
             self._served[split] = (
-                PackedWindows(self._examples(split), self.block_size, self.rules.split_seed, filler)
+                PackedWindows(self._examples(split), self.block_size, self.rules.split_seed, filler, groups)
                 if self.packing
                 else PaddedExamples(self._examples(split), filler=filler)
             )
         return self._served[split]
+
+    def _sizes(self, rows: Rows) -> list[int]:
+        return rows.sizes if isinstance(rows, PackedWindows) else super()._sizes(rows)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lit_llm.data.fields import KNOWN, MASKS, MEDIA, MESSAGE, REASONS, ROLES, TEXTS, TRAINS, USED, says_something
+from lit_llm.data.fields import KNOWN, MASKS, MEDIA, MESSAGE, REASONS, ROLES, TEXTS, TRAINS, USED, is_worth_a_note
 from lit_llm.data.notes import FLAGS, UNKNOWN, UNUSED, Notes
 from lit_llm.data.prompts import Message
 from lit_llm.data.tokenizer import well_formed
@@ -101,7 +101,7 @@ def _message(name: str, message: Any, notes: Notes, keys: Mapping[str, str]) -> 
 def _count(fields: Mapping[str, Any], used: set[str], notes: Notes) -> None:
     """Note the fields of a message that say something and are not used; refuse what cannot be read."""
     for key, value in fields.items():
-        if key in used or not says_something(value):
+        if key in used or not is_worth_a_note(key, value, MESSAGE):
             continue
         if key in MEDIA:
             raise RecordError(key, f"a message has '{key}': models here read text alone")

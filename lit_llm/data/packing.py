@@ -107,14 +107,29 @@ class PackedWindows(Rows):
         block_size: Length T of a window.
         seed: Of the packing, which is the same in all epochs; their order is the loader's.
         filler: Id of what is left over in a window.
+        groups: Sizes of groups of examples, in order, that share no window. None: all are one group.
     """
 
     unit = "windows"
     too_few = "lower --data.batch_size or --data.block_size, or give more records"
 
-    def __init__(self, examples: Examples, block_size: int, seed: int, filler: int = 0) -> None:
+    def __init__(
+        self,
+        examples: Examples,
+        block_size: int,
+        seed: int,
+        filler: int = 0,
+        groups: Sequence[int] | None = None,
+    ) -> None:
         self.examples, self.block_size, self.filler = examples, block_size, filler
-        self.windows = pack(examples.lengths, block_size, seed)
+        self.windows: list[list[int]] = []
+        self.sizes: list[int] = []  # windows of each group
+        first = 0
+        for size in [len(examples)] if groups is None else groups:
+            packed = pack(examples.lengths[first : first + size], block_size, seed)
+            self.windows += [[first + number for number in window] for window in packed] if first else packed
+            self.sizes.append(len(packed))
+            first += size
 
     def __len__(self) -> int:
         return len(self.windows)

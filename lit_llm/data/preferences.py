@@ -24,10 +24,12 @@ from lit_llm.data.conversations import Conversations
 from lit_llm.data.field_names import refuse_fields
 from lit_llm.data.loader import Loader
 from lit_llm.data.messages import RecordError
+from lit_llm.data.named_sources import Sources
 from lit_llm.data.packing import Examples, PaddedPairs
 from lit_llm.data.pairs import Pairs
-from lit_llm.data.records import Record
+from lit_llm.data.records import SUFFIXES, Record
 from lit_llm.data.sources import Reading
+from lit_llm.data.split_sources import find_sources
 from lit_llm.data.tokenizer import Tokenizer
 from lit_llm.data.turns import Talk
 
@@ -72,13 +74,16 @@ class Preferences(Conversations[PreferenceSet]):
     Args:
         source: A file (.json, .json.gz, .jsonl, .jsonl.gz, .parquet) or a Hugging Face data set id. A record has
             `chosen` and `rejected`, and `instruction` with maybe `input`, or `prompt`; each of them is a text, or (the
-            instruction aside) a list of messages of `role` and `content`.
+            instruction aside) a list of messages of `role` and `content`. Or a list of them, each maybe with a weight,
+            or a folder with train and val files: docs/sources.md.
         tokenizer: Turns text into ids.
         template: As of Instructions: `alpaca`, `chatml`, …, the path of a Jinja file, or `source`.
         block_size: Longest input in tokens.
         batch_size: Pairs a batch, on each device.
-        val_fraction: Share of the pairs held out for validation, in [0, 1).
-        test_fraction: Share of the pairs held out for testing, in [0, 1).
+        val_fraction: Share of the pairs held out for validation, in [0, 1); does not count where there is a
+            val_source.
+        test_fraction: Share of the pairs held out for testing, in [0, 1); does not count where there is a
+            test_source.
         split_seed: Chooses which pairs are held out.
         on_bad: A record that nothing can be learnt from (no rejected answer, equal sides, an empty response, roles in
             disorder) is an `error`, or left out and counted (`skip`).
@@ -89,6 +94,8 @@ class Preferences(Conversations[PreferenceSet]):
         fields: Names of the fields of the records where they have others: `{instruction: question, output: answer}`.
             Known names (Dolly's, prompt and completion, question and answer, …) are found without it; all fields that
             are read stand in docs/records.md. None: no others.
+        val_source: Pairs to validate on, named as a source is. None: a share of the source.
+        test_source: Pairs to test on, named as a source is. None: a share of the source.
 
     Raises:
         ValueError: If a size or share is out of range, there is no such template, or `fields` gives an unknown name.
@@ -96,7 +103,7 @@ class Preferences(Conversations[PreferenceSet]):
 
     def __init__(
         self,
-        source: str,
+        source: Sources,
         tokenizer: Tokenizer,
         template: str = "alpaca",
         block_size: int = 512,
@@ -108,19 +115,22 @@ class Preferences(Conversations[PreferenceSet]):
         reading: Reading = Reading(),  # noqa: B008 (never changed)
         num_workers: int = 0,
         new_tokens: list[str] | None = None,
+        val_source: Sources | None = None,
+        test_source: Sources | None = None,
         fields: dict[str, str] | None = None,
     ) -> None:
         refuse_fields(fields or {})
-        shares = {"test": test_fraction, "val": val_fraction}
-        rules = Rules(block_size, shares, split_seed, on_long="drop", on_bad=on_bad, fields=fields or {})
-        super().__init__(source, tokenizer, template, batch_size, rules, reading, num_workers, new_tokens or ())
+        own, shares = {"val": val_source, "test": test_source}, {"test": test_fraction, "val": val_fraction}
+        sources = find_sources(source, own, shares, reading, SUFFIXES)
+        rules = Rules(block_size, sources.shares, split_seed, on_long="drop", on_bad=on_bad, fields=fields or {})
+        super().__init__(sources, tokenizer, template, batch_size, rules, reading, num_workers, new_tokens or ())
 
     def _prepare(self, records: Iterable[Record], tokenizer: Tokenizer) -> PreferenceSet:
         return prepare_pairs(records, tokenizer, self.template, self.rules)
 
     def report(self) -> str:
         """What became of the records."""
-        return self.prepared.report()
+        return "\n".join([*self._about_sources(), self.prepared.report()])
 
     @property
     def num_pairs(self) -> int:
@@ -170,7 +180,7 @@ def prepare_pairs(records: Iterable[Record], tokenizer: Tokenizer, template: str
     forms.notes.of_template(encoder.left_out)
     sides = [side for _, pair in made for side in pair]
     kept = [talk for talk, _ in made]
-    numbers = numbers_of_splits([talk.messages for talk in kept], rules)
+    numbers = numbers_of_splits(kept, rules)
     return PreferenceSet(
         {split: [kept[number] for number in numbers[split]] for split in SPLITS},
         tokenizer,

@@ -1,13 +1,19 @@
 """Text for next-token training: sources, tokenized once, in sliding windows."""
 
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from lit_llm.data.base import TextDataModule
+from lit_llm.data.corpora import STRETCH, Corpora
 from lit_llm.data.loader import Loader, TrainLoader
-from lit_llm.data.sources import Reading, Source
-from lit_llm.data.splits import refuse_shares
+from lit_llm.data.named_sources import Sources
+from lit_llm.data.sources import SUFFIXES, Reading
+from lit_llm.data.split_sources import find_sources
 from lit_llm.data.tokenizer import Tokenizer
 from lit_llm.data.tokens import Corpus, cache_folder, corpus_folder, open_corpus, prepare
+from lit_llm.data.weighted import Mix, train_loader
 from lit_llm.data.windows import Windows
 
 
@@ -20,17 +26,21 @@ class Pretraining(TextDataModule):
 
     Args:
         source: A file (.txt .md .py .rst .jsonl .jsonl.gz .parquet), a folder, a glob, a Hugging Face data set id,
-            `stdlib` (the source of Python's own standard library, which needs no download), or a list of them.
+            `stdlib` (the source of Python's own standard library, which needs no download), or a list of them, each
+            maybe with a weight: `{path: a.txt, weight: 2}` is read twice in an epoch. Of a folder with train and val
+            files, the train files. More: docs/sources.md.
         tokenizer: Turns text into ids.
         block_size: Length of a window in tokens.
         batch_size: Windows a batch, on each device.
         stride: Tokens from the start of a training window to the start of the next. None: block_size.
-        val_fraction: Share of the text held out for validation, in [0, 1).
-        test_fraction: Share of the text held out for testing, in [0, 1).
+        val_fraction: Share of the text held out for validation, in [0, 1); does not count where there is a val_source.
+        test_fraction: Share of the text held out for testing, in [0, 1); does not count where there is a test_source.
         mask_documents: Whether a token is kept from attending to other documents in its window.
         reading: How the sources are read.
         cache_dir: Where token files are kept. None: LIT_LLM_CACHE, or the user's cache folder.
         num_workers: Processes that gather batches ahead; 0 is fastest unless the disk is slow.
+        val_source: Text to validate on, named as a source is. None: a share of the source.
+        test_source: Text to test on, named as a source is. None: a share of the source.
 
     Raises:
         ValueError: If a size or share is out of range, or a source does not exist.
@@ -38,7 +48,7 @@ class Pretraining(TextDataModule):
 
     def __init__(
         self,
-        source: str | list[str],
+        source: Sources,
         tokenizer: Tokenizer,
         block_size: int = 256,
         batch_size: int = 32,
@@ -49,13 +59,16 @@ class Pretraining(TextDataModule):
         reading: Reading = Reading(),  # noqa: B008 (never changed)
         cache_dir: str | None = None,
         num_workers: int = 0,
+        val_source: Sources | None = None,
+        test_source: Sources | None = None,
     ) -> None:
         super().__init__(tokenizer, block_size, batch_size)
         if stride is not None and stride < 1:
             raise ValueError(f"stride {stride} cannot be: it is at least 1")
-        refuse_shares(val_fraction, test_fraction)
-        self.source = Source(source, reading)
-        self.stride, self.fractions = stride or block_size, (val_fraction, test_fraction)
+        own, shares = {"val": val_source, "test": test_source}, {"test": test_fraction, "val": val_fraction}
+        self.sources = find_sources(source, own, shares, reading, SUFFIXES, keeps_folders=True)
+        self.source = Corpora(self.sources, reading)
+        self.stride, self.fractions = stride or block_size, (self.sources.shares["val"], self.sources.shares["test"])
         self.mask_documents, self.num_workers = mask_documents, num_workers
         if tokenizer.is_fitted:
             self._border()
@@ -78,6 +91,26 @@ class Pretraining(TextDataModule):
     def prepare_data(self) -> None:
         """Tokenize, once a machine."""
         prepare(self.source, self._tokenizer, self.folder, *self.fractions)
+        if self.report():
+            self.tell()
+
+    def has(self, split: str) -> bool:
+        """Whether there is something in a split."""
+        return self.sources.has(split)
+
+    def split_settings(self) -> dict[str, Any]:
+        """What decides which text trains."""
+        return self.sources.settings()
+
+    def report(self) -> str:
+        """What folders hold, sources of single splits, what of those is trained on, and weights; maybe nothing."""
+        lines = self.sources.lines()
+        for split, (count, of) in (self.corpus.meta["repeated"] if self.sources.own else {}).items():
+            if count:
+                lines.append(f"{split}: {count:,} of {of:,} stretches of {STRETCH} tokens are trained on as well")
+        if (mix := self._mix()) is not None:
+            lines.append(mix.report(list(map(str, self.sources.train)), "windows"))
+        return "\n".join(lines)
 
     def setup(self, stage: str) -> None:
         """Open the token files."""
@@ -113,13 +146,22 @@ class Pretraining(TextDataModule):
         except ValueError as error:
             raise ValueError(f"{split} split of '{self.source}': {error}") from error
 
+    def _mix(self) -> Mix | None:
+        """How often windows come, where sources have weights; a window is of the source in which it begins."""
+        if self.sources.weights is None:
+            return None
+        firsts = -(-np.cumsum([0, *self.corpus.meta["trained"]]) // self.stride)
+        sizes = np.diff(np.minimum(firsts, len(self._windows("train"))))
+        return Mix(tuple(sizes.tolist()), self.sources.weights, self._seed())
+
     def train_dataloader(self) -> TrainLoader:
         """Shuffled windows."""
-        return TrainLoader(self._windows("train"), self.batch_size, self._seed(), *self._place(), self.num_workers)
+        settings = (self.batch_size, self._seed(), *self._place(), self.num_workers)
+        return train_loader(self._windows("train"), self._mix(), *settings)
 
     def val_dataloader(self) -> Loader | list:
         """The validation text from beginning to end; nothing where none is held out."""
-        return self._whole("val") if self.fractions[0] else []
+        return self._whole("val") if self.has("val") else []
 
     def test_dataloader(self) -> Loader:
         """The test text from beginning to end.
@@ -127,8 +169,10 @@ class Pretraining(TextDataModule):
         Raises:
             ValueError: If none is held out.
         """
-        if not self.fractions[1]:
-            raise ValueError("no text is held out for testing; set --data.test_fraction, and train with it")
+        if not self.has("test"):
+            raise ValueError(
+                "no text is held out for testing; set --data.test_fraction, and train with it, or --data.test_source"
+            )
         return self._whole("test")
 
     def predict_dataloader(self) -> Loader:

@@ -1,5 +1,6 @@
 """Records of instructions and of preferences, read from files and from the hub."""
 
+import csv
 import gzip
 import json
 import zlib
@@ -7,12 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lit_llm.data.rows import hub_data, json_lines, names_data_set, parquet_rows, reachable, readable
+from lit_llm.data.rows import hub_data, json_lines, names_data_set, parquet_rows, reachable, readable, text_file
 from lit_llm.data.sources import Reading
 from lit_llm.usage import home_path
 
 SAMPLE = Path(__file__).parent / "samples" / "instructions.jsonl"
-SUFFIXES = (".json", ".json.gz", ".jsonl", ".jsonl.gz", ".parquet")
+SUFFIXES = (".json", ".json.gz", ".jsonl", ".jsonl.gz", ".parquet", ".csv", ".tsv")
+LONGEST = 2**31 - 1  # characters of a field of CSV; the module's own limit is 131,072
 
 
 class Record(NamedTuple):
@@ -26,8 +28,8 @@ def read_records(source: str, reading: Reading) -> Iterator[Record]:
     """The rows of a source, whatever they hold.
 
     Args:
-        source: A file (.json, a list of records; .jsonl; each may end in .gz; .parquet), `sample`, or a data set of the
-            Hugging Face hub (`tatsu-lab/alpaca`).
+        source: A file (.json, a list of records; .jsonl; each may end in .gz; .parquet; .csv or .tsv), `sample`, or a
+            data set of the Hugging Face hub (`tatsu-lab/alpaca`).
         reading: How it is read.
 
     Raises:
@@ -46,6 +48,8 @@ def _rows(source: str, reading: Reading) -> Iterator[tuple[str, Any]]:
             raise ValueError(f"'{source}' is of no kind that holds records; the kinds are {', '.join(SUFFIXES)}")
         if path.suffix == ".parquet":
             name, unit, rows = str(path), "row", parquet_rows(path, ())
+        elif path.suffix in (".csv", ".tsv"):
+            name, unit, rows = str(path), "line", _csv_rows(path, reading.encoding)
         elif ".jsonl" in path.name:
             name, unit, rows = str(path), "line", json_lines(path)
         else:
@@ -60,6 +64,28 @@ def _rows(source: str, reading: Reading) -> Iterator[tuple[str, Any]]:
 def _hub_rows(name: str, reading: Reading) -> Iterator[tuple[int, Any]]:
     with reachable(name):
         yield from enumerate(hub_data(name, (), reading, reading.streaming), start=1)
+
+
+def _csv_rows(path: Path, encoding: str) -> Iterator[tuple[int, Any]]:
+    """Rows of CSV, or of such a file with tabs, by the names in the first one; an empty field is null."""
+    csv.field_size_limit(LONGEST)
+    with text_file(path, encoding) as file:
+        reader = csv.reader(file, delimiter="\t" if path.suffix == ".tsv" else ",", strict=True)
+        header: list[str] = []
+        while True:
+            place = reader.line_num + 1  # where the row begins: a quoted text may go over several lines
+            try:
+                fields = next(reader, None)
+            except csv.Error as error:
+                raise ValueError(f"'{path}' line {reader.line_num} is not valid CSV: {error}") from error
+            if fields is None:
+                return
+            if not header:
+                header = fields
+            elif len(fields) != len(header) and fields:
+                raise ValueError(f"'{path}' line {place} must have {len(header)} fields, got {len(fields)}")
+            elif fields:
+                yield place, {name: text or None for name, text in zip(header, fields, strict=True)}
 
 
 def _json_list(path: Path) -> list[Any]:

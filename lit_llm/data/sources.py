@@ -82,6 +82,10 @@ class Source:
             parts.append([name, stats])
         return parts
 
+    def files(self) -> set[Path]:
+        """All files, by their whole paths."""
+        return {path.resolve() for files in self._files.values() for path in files or []}
+
     def __iter__(self) -> Iterator[Document]:
         for name, files in self._files.items():
             documents = _from_hub(name, self.reading) if files is None else _from_files(files, self.reading)

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from lit_llm.data.rows import names_data_set
+from lit_llm.data.named_sources import Sources
+from lit_llm.data.rows import Access, names_data_set
 from lit_llm.data.tables import Table
 from lit_llm.data.text_classification import TextClassification
 from lit_llm.data.tokenizer import Tokenizer
@@ -28,8 +29,8 @@ class Spam(TextClassification):
         label_column: Column of the labels.
         classes: Names of the classes, in the order of their numbers. None: ham, spam.
         block_size: Longest text in tokens; what follows is cut off.
-        val_fraction: Share of the texts held out for validation, in [0, 1).
-        test_fraction: Share of the texts held out for testing, in [0, 1).
+        val_fraction: Share of the texts held out for validation, in [0, 1); does not count where there is a val_source.
+        test_fraction: Share of the texts held out for testing, in [0, 1); does not count where there is a test_source.
         **settings: Those of `TextClassification`.
 
     Raises:
@@ -39,7 +40,7 @@ class Spam(TextClassification):
     def __init__(
         self,
         tokenizer: Tokenizer,
-        source: str = "ucirvine/sms_spam",
+        source: Sources = "ucirvine/sms_spam",
         text_column: str = "sms",
         label_column: str = "label",
         classes: list[str] | None = None,
@@ -60,12 +61,12 @@ class Spam(TextClassification):
             **settings,
         )
 
-    def read(self, source: str, labelled: bool = True) -> Table:
+    def read(self, source: str, labelled: bool = True, reading: Access | None = None) -> Table:
         """Read a source, or the sample."""
         if source == SAMPLE:
-            return super().read(str(Path(__file__).parent / "samples" / "spam.tsv"), labelled)
+            return super().read(str(Path(__file__).parent / "samples" / "spam.tsv"), labelled, reading)
         try:
-            return super().read(source, labelled)
+            return super().read(source, labelled, reading)
         except ValueError as error:
             if error.__cause__ is None or home_path(source).exists() or not names_data_set(source):
                 raise  # not what the hub's library says
@@ -73,6 +74,6 @@ class Spam(TextClassification):
 
     def describe(self) -> str:
         """What the report calls the source: the sample never passes for the real thing."""
-        if self.source == SAMPLE:
+        if str(self.sources) == SAMPLE:
             return "the sample of 300 messages written for this project, not the SMS Spam Collection"
         return super().describe()

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lit_llm.data.rows import (
     Access,
     Row,
@@ -21,6 +23,7 @@ from lit_llm.data.rows import (
 from lit_llm.data.tokenizer import well_formed
 from lit_llm.usage import home_path
 
+SUFFIXES = (".tsv", ".txt", ".csv", ".jsonl", ".jsonl.gz", ".parquet")  # of files in a folder
 TABBED = (".tsv", ".txt", "")  # the SMS Spam Collection comes without a suffix
 KINDS = ".tsv, .txt or no suffix (tab-separated, quotes are text), .csv, .jsonl, .jsonl.gz, .parquet"
 
@@ -71,6 +74,10 @@ class Table:
     def place(self, number: int) -> str:
         """What a message calls the row of a text."""
         return f"'{self.name}' {self.unit} {self.places[number]}"
+
+    def sources_of(self, rows: np.ndarray) -> np.ndarray:
+        """The number of the source of each row; here it is one source."""
+        return np.zeros(len(rows), dtype=np.int64)
 
 
 def read_table(source: str, columns: Columns, access: Access, labelled: bool = True) -> Table:

@@ -1,6 +1,7 @@
 """Texts with labels, for a classifier: any table, split by what its texts say, in batches of similar length."""
 
 import copy
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Literal
 
@@ -12,11 +13,14 @@ from lit_llm.data.class_report import report
 from lit_llm.data.class_split import split_texts, undersampled
 from lit_llm.data.labels import class_names, numbers
 from lit_llm.data.loader import Loader
+from lit_llm.data.named_sources import NamedSource, Sources, parse
 from lit_llm.data.rows import Access
-from lit_llm.data.splits import refuse_shares
-from lit_llm.data.tables import Columns, Table, read_table
+from lit_llm.data.split_sources import find_sources
+from lit_llm.data.table_sources import read_tables
+from lit_llm.data.tables import SUFFIXES, Columns, Table, read_table
 from lit_llm.data.texts import TextLoader, Texts, TextTrainLoader
 from lit_llm.data.tokenizer import Tokenizer
+from lit_llm.data.weighted import Mix, text_train_loader
 
 SPLITS = ("train", "val", "test")
 
@@ -32,6 +36,7 @@ class TextClassification(TextDataModule):
     Args:
         source: A file or a Hugging Face data set id. Files are .tsv, .txt or without a suffix (tab-separated, quotes
             are text; without names of columns in the first line: label, tab, text), .csv, .jsonl, .jsonl.gz, .parquet.
+            Or a list of them, each maybe with a weight, or a folder with train and val files: docs/sources.md.
         tokenizer: Turns text into ids.
         text_column: Column of the texts.
         label_column: Column of the labels: words or whole numbers.
@@ -39,14 +44,17 @@ class TextClassification(TextDataModule):
             occur, sorted.
         block_size: Longest text in tokens; what follows is cut off.
         batch_size: Texts a batch, on each device.
-        val_fraction: Share of the texts held out for validation, in [0, 1).
-        test_fraction: Share of the texts held out for testing, in [0, 1).
+        val_fraction: Share of the texts held out for validation, in [0, 1); does not count where there is a
+            val_source.
+        test_fraction: Share of the texts held out for testing, in [0, 1); does not count where there is a
+            test_source.
         split_seed: Chooses the split, whatever the seed of the run.
         balance: `undersample` trains on as many texts of each class as there are of the rarest.
         reading: How the sources are opened.
-        test_source: Texts to test on, with labels, instead of a share of the source: then test_fraction is 0.
+        test_source: Texts to test on, with labels, named as a source is. None: a share of the source.
         predict_source: Texts to predict, with or without labels (a file without names of columns may be one text a
             line). None: those held out for testing, or else for validation.
+        val_source: Texts to validate on, with labels, named as a source is. None: a share of the source.
 
     Raises:
         ValueError: If a size or share is out of range.
@@ -54,7 +62,7 @@ class TextClassification(TextDataModule):
 
     def __init__(
         self,
-        source: str,
+        source: Sources,
         tokenizer: Tokenizer,
         text_column: str = "text",
         label_column: str = "label",
@@ -66,39 +74,39 @@ class TextClassification(TextDataModule):
         split_seed: int = 0,
         balance: Literal["none", "undersample"] = "none",
         reading: Access = Access(),  # noqa: B008 (never changed)
-        test_source: str | None = None,
+        test_source: Sources | None = None,
         predict_source: str | None = None,
+        val_source: Sources | None = None,
     ) -> None:
         super().__init__(tokenizer, block_size, batch_size)
-        refuse_shares(val_fraction, test_fraction)
-        if test_source is not None and test_fraction:
-            raise ValueError(
-                f"test_source '{test_source}' and test_fraction {test_fraction} contradict each other; set "
-                "--data.test_fraction 0 to test on the former"
-            )
-        self.source, self.columns, self.classes = source, Columns(text_column, label_column), classes
-        self.shares = {"test": test_fraction, "val": val_fraction}
+        own, shares = {"val": val_source, "test": test_source}, {"test": test_fraction, "val": val_fraction}
+        self.sources = find_sources(source, own, shares, reading, SUFFIXES)
+        self.columns, self.classes, self.shares = Columns(text_column, label_column), classes, self.sources.shares
         self.split_seed, self.balance, self.reading = split_seed, balance, reading
-        self.test_source, self.predict_source = test_source, predict_source
+        self.predict_source = predict_source
         self._tokens: dict[str, Texts] = {}
 
-    def read(self, source: str, labelled: bool = True) -> Table:
+    def read(self, source: str, labelled: bool = True, reading: Access | None = None) -> Table:
         """Read a source.
 
         Args:
             source: Its name.
             labelled: Whether each text has to have a label.
+            reading: How it is opened. None: as all are.
         """
-        return read_table(source, self.columns, self.reading, labelled)
+        return read_table(source, self.columns, reading or self.reading, labelled)
+
+    def _read(self, named: Sequence[NamedSource], labelled: bool = True) -> Table:
+        return read_tables(named, lambda part, how: self.read(part, labelled, how), self.reading)
 
     def describe(self) -> str:
         """What the report calls the source."""
-        return f"'{self.source}'"
+        return f"'{self.sources}'"
 
     @cached_property
     def table(self) -> Table:
         """The source; read on first use."""
-        return self.read(self.source)
+        return self._read(self.sources.train)
 
     @cached_property
     def class_names(self) -> list[str]:
@@ -118,11 +126,10 @@ class TextClassification(TextDataModule):
     @cached_property
     def apart(self) -> dict[str, tuple[Table, np.ndarray]]:
         """Sources of their own, and the classes of their texts."""
-        tables = {}
-        if self.test_source is not None:
-            tables["test"] = self.read(self.test_source)
+        tables = {split: self._read(named) for split, named in self.sources.own.items()}
         if self.predict_source is not None:
-            tables["predict"] = self.read(self.predict_source, labelled=False)
+            named = parse("predict_source", self.predict_source, self.reading)
+            tables["predict"] = self._read(named, labelled=False)
         return {split: (table, numbers(table, self.class_names)) for split, table in tables.items()}
 
     def has(self, split: str) -> bool:
@@ -147,20 +154,32 @@ class TextClassification(TextDataModule):
             table, targets = self.apart[split]
             return np.array(table.rows), table.texts, targets
         if not self.has(split):
-            raise ValueError(f"no text is held out for '{split}'; set --data.{split}_fraction, and train with it")
+            raise ValueError(
+                f"no text is held out for '{split}'; set --data.{split}_fraction, and train with it, or "
+                f"--data.{split}_source"
+            )
         places = np.flatnonzero(self.splits == split)
         if split == "train" and self.balance == "undersample":
             places = places[undersampled(self.targets[places], self.split_seed)]
         return np.array(self.table.rows)[places], [self.table.texts[i] for i in places], self.targets[places]
 
     def class_counts(self, split: str) -> list[int]:
-        """How many texts of each class a split holds, in the order of the classes."""
+        """How many texts of each class a split holds, in the order of the classes; of training, those of an epoch."""
         targets = self.texts(split)[2]
+        if split == "train" and (mix := self.mix()) is not None:
+            targets = targets[mix.rows(np.arange(len(mix)), epoch=0)]
         return np.bincount(targets[targets != IGNORE_INDEX], minlength=len(self.class_names)).tolist()
+
+    def mix(self) -> Mix | None:
+        """How often training texts come, where sources have weights."""
+        if self.sources.weights is None:
+            return None
+        sizes = np.bincount(self.table.sources_of(self.texts("train")[0]), minlength=len(self.sources.train))
+        return Mix(tuple(sizes.tolist()), self.sources.weights, self._seed())
 
     def split_settings(self) -> dict[str, Any]:
         """What decides which texts train."""
-        return {"source": self.source, "split_seed": self.split_seed, **self.shares}
+        return {"split_seed": self.split_seed, **self.sources.settings()}
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -180,7 +199,7 @@ class TextClassification(TextDataModule):
         if split not in self._tokens:
             rows, texts, targets = self.texts(split)
             if not texts:
-                raise ValueError(f"'{self.source}' is too small to hold out a text for '{split}'; give more")
+                raise ValueError(f"'{self.sources}' is too small to hold out a text for '{split}'; give more")
             self._tokens[split] = Texts(texts, targets, rows, self.tokenizer, self.block_size)
         return self._tokens[split]
 
@@ -198,7 +217,7 @@ class TextClassification(TextDataModule):
 
     def train_dataloader(self) -> TextTrainLoader:
         """Shuffled texts."""
-        return TextTrainLoader(self.tokens("train"), self.batch_size, self._seed(), *self._place())
+        return text_train_loader(self.tokens("train"), self.mix(), self.batch_size, self._seed(), *self._place())
 
     def val_dataloader(self) -> Loader | list:
         """The validation texts; nothing where none are held out."""

@@ -21,12 +21,13 @@ import numpy as np
 from filelock import FileLock
 from tqdm import tqdm
 
+from lit_llm.data.corpora import Sizes, labelled_pieces, repeated_stretches
 from lit_llm.data.ngrams import ngram_losses
 from lit_llm.data.sources import PIECE, Source
 from lit_llm.data.splits import Piece, Plan
 from lit_llm.data.tokenizer import Tokenizer, from_state, to_state
 
-VERSION = 2  # of what a folder holds: part of the key, so that an older folder is never read
+VERSION = 3  # of what a folder holds: part of the key, so that an older folder is never read
 SPLITS = ("train", "val", "test")
 
 
@@ -153,27 +154,27 @@ def _write(
     if not tokenizer.is_fitted:
         tokenizer.fit(piece for document in source for piece in document.pieces())
     dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32)
-    sizes = {split: {"tokens": 0, "bytes": 0, "documents": 0} for split in SPLITS}
+    sizes = Sizes(source, SPLITS)
     border = None if plan.is_single else tokenizer.end_of_text  # it stands between documents
     with ExitStack() as stack:
         files = {split: stack.enter_context(open(part / f"{split}.bin", "wb")) for split in SPLITS}
         bar = stack.enter_context(tqdm(desc=f"tokenizing {source}", unit="B", unit_scale=True, mininterval=0.5))
-        for split, ids, length, ends in _tokenize(plan.pieces(), tokenizer, border, dtype, workers):
-            files[split].write(ids.data)
-            sizes[split]["tokens"] += len(ids)
-            sizes[split]["bytes"] += length
-            sizes[split]["documents"] += ends
+        for label, ids, length, ends in _tokenize(labelled_pieces(source, plan), tokenizer, border, dtype, workers):
+            files[sizes.add(label, len(ids), length, ends)].write(ids.data)
             bar.update(length)
         for file in files.values():
             file.flush()
             os.fsync(file.fileno())
+    sizes.refuse_empty()
     meta: dict[str, Any] = {"source": str(source), "dtype": dtype.name, "vocab_size": tokenizer.vocab_size}
-    meta |= {"splits": sizes, "duplicates": plan.duplicates}
+    meta |= {"splits": sizes.of, "trained": sizes.trained, "duplicates": plan.duplicates}
     corpus = Corpus(part, meta, tokenizer)
+    own = getattr(source, "own", ())
+    meta["repeated"] = {split: repeated_stretches(corpus.tokens("train"), corpus.tokens(split)) for split in own}
     meta |= ngram_losses(corpus.tokens("train"), corpus.tokens("val"), tokenizer.vocab_size)
     _save(part / "meta.json", meta)
     _save(part / "tokenizer.json", to_state(tokenizer))
-    counts = ", ".join(f"{sizes[split]['tokens']:,} for {split}" for split in SPLITS)
+    counts = ", ".join(f"{sizes.of[split]['tokens']:,} for {split}" for split in SPLITS)
     again = f"; {plan.duplicates} texts occur again, on the same side" if plan.duplicates else ""
     print(f"tokenized {source}: {counts}{again}", file=sys.stderr)
 

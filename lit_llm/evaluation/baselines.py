@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lit_llm.batch import IGNORE_INDEX
 from lit_llm.modules.classification_metrics import best_threshold, decide, scores
-from lit_llm.training.callbacks import where_to_look
+from lit_llm.training.callbacks import where_to_look, why_no_validation
 from lit_llm.training.items import write_items
 
 SHOWN = ("accuracy", "balanced_accuracy", "f1")
@@ -152,7 +152,7 @@ class ClassifierBaselines(Callback):
             shown = ["-" if value is None else f"{float(value):.3f}" for value in values]
             print(f"{title:22} {shown[0]:>17}  {shown[1]:>5}")
         if "val/loss" not in metrics:
-            print("no validation in so few steps (trainer.val_check_interval)")
+            print(why_no_validation(trainer))
         print("\n".join(f"{name:22} {value}" for name, value in where_to_look(trainer).items()))
 
     def _baselines(self, trainer: Any) -> dict[str, Majority | Tfidf]:

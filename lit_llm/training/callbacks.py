@@ -104,11 +104,20 @@ class ReferenceLines(Callback):
         }
         rows = {names[name]: f"{float(metrics[name]):.3f} nats a token" for name in names if name in metrics}
         if "val/loss" not in metrics:
-            rows["validation loss"] = "unknown: no validation in so few steps (trainer.val_check_interval)"
+            rows["validation loss"] = f"unknown: {why_no_validation(trainer)}"
         if "val/bits_per_byte" in metrics:
             rows["bits per byte"] = f"{float(metrics['val/bits_per_byte']):.3f}"
         rows |= where_to_look(trainer)
         print("\n" + "\n".join(f"{name:16} {value}" for name, value in rows.items()))
+
+
+def why_no_validation(trainer: Any) -> str:
+    """Why a run has no validation loss."""
+    if not trainer.datamodule.has("val"):
+        return "nothing is held out (data.val_fraction 0)"
+    if not trainer.limit_val_batches:
+        return "validation is turned off (trainer.limit_val_batches 0)"
+    return "no validation in so few steps (trainer.val_check_interval)"
 
 
 def where_to_look(trainer: Any) -> dict[str, str]:

@@ -50,7 +50,7 @@ def test_a_bad_record_is_an_error_or_counted(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "roles", ["user", "user user assistant", "user assistant user", "system", "user system assistant", "tool", ""]
+    "roles", ["user", "assistant user", "user tool assistant", "system", "user system assistant", "tool", ""]
 )
 def test_roles_in_disorder(roles: str) -> None:
     with pytest.raises(RecordError) as refused:

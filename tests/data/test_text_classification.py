@@ -215,7 +215,7 @@ def test_other_ranks_are_silent(tmp_path: Path, capsys: pytest.CaptureFixture) -
         ({"block_size": 0}, "block_size 0 cannot be"),
         ({"batch_size": 0}, "batch_size 0 cannot be"),
         ({"val_fraction": -0.1}, "val_fraction -0.1 and test_fraction 0.1 cannot be"),
-        ({"test_source": "test.tsv"}, r"test_source 'test\.tsv' and test_fraction 0\.1 contradict each other"),
+        ({"test_source": "none.tsv"}, r"--data\.test_source must be a file or a Hugging Face data set .*'none\.tsv'"),
     ],
 )
 def test_settings_that_cannot_be(tmp_path: Path, settings: dict[str, Any], told: str) -> None:
