@@ -1,16 +1,15 @@
 """Conversations as ids, and which of them carry loss."""
 
-import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from lit_llm.data.prompts import SOURCE, ChatTemplate, Message, Span
+from lit_llm.data.prompts import SOURCE, ChatTemplate, Message, Span, Variables
 from lit_llm.data.tokenizer import Tokenizer
 
 NOTHING = (False, False)  # of the white space around it, most control tokens swallow
@@ -38,37 +37,30 @@ class ChatEncoder:
 
     def __init__(self, tokenizer: Tokenizer, template: ChatTemplate) -> None:
         self.tokenizer, self.template = tokenizer, template
-        self.left_out: Counter[str] = Counter()
+        self.left_out: Counter[str] = Counter()  # fields with words that the template does not write
         self._ids = tokenizer.special_ids
         longest_first = sorted(self._ids, key=len, reverse=True)
         self._control = re.compile(f"({'|'.join(map(re.escape, longest_first))})" if self._ids else r"((?!))")
 
     def encode(
-        self,
-        messages: Sequence[Message],
-        add_generation_prompt: bool = False,
-        variables: Mapping[str, Any] | None = None,
+        self, messages: Sequence[Message], add_generation_prompt: bool = False, variables: Variables | None = None
     ) -> Encoded:
-        """Ids of a conversation.
+        """Ids of a conversation; what the template does not write of it is counted in `left_out`.
 
         Args:
             messages: What was said, in order.
             add_generation_prompt: Whether what makes the assistant answer follows.
-            variables: What the template gets beside them.
+            variables: What else the template is given: `tools`, `documents`, or settings of its own.
 
         Raises:
-            ValueError: As in `ChatTemplate.spans`, if the tokenizer refuses a text, or if a control token is spelt in
-                a tool or in a tool call, which the template writes as its own.
+            ValueError: As in `ChatTemplate.rendered`, or if the tokenizer refuses a text.
         """
-        given = variables or {}
-        self._refuse_control(messages, given)
-        self.left_out.update(self.template.unwritten(messages, given))
-        untrained = [n for n, message in enumerate(messages) if not message.get("train", True)]
-        messages = [{k: v for k, v in message.items() if k != "train"} for message in messages]
         ids: list[np.ndarray] = []
         losses: list[np.ndarray] = []
         before: str | None = None  # the control token, if any
-        parts = list(self._parts(self.template.spans(messages, add_generation_prompt, given, untrained)))
+        spans, left_out = self.template.rendered(messages, add_generation_prompt, variables)
+        self.left_out.update(left_out)
+        parts = list(self._parts(spans))
         for number, (control, carries_loss, run) in enumerate(parts):
             if control is not None:
                 before = control
@@ -86,19 +78,6 @@ class ChatEncoder:
         if not ids:
             return Encoded(np.empty(0, np.int64), np.empty(0, bool))
         return Encoded(np.concatenate(ids), np.concatenate(losses))
-
-    def _refuse_control(self, messages: Sequence[Message], given: Mapping[str, Any]) -> None:
-        literal = [message["tool_calls"] for message in messages if "tool_calls" in message]
-        ids = [message["tool_call_id"] for message in messages if "tool_call_id" in message]
-        if not (given or literal or ids):
-            return
-        calls = [call for calls in literal for call in calls]
-        arguments = [a for call in calls if not isinstance(a := call["function"]["arguments"], str)]
-        text = json.dumps(
-            [arguments, ids, [call.get("id") for call in calls], dict(given)], ensure_ascii=False, default=str
-        )
-        if found := self._control.search(text):
-            raise ValueError(f"the tools or tool calls spell the control token '{found[0]}'")
 
     def _parts(self, spans: list[Span]) -> Iterator[tuple[str | None, bool, list[tuple[str, bool]]]]:
         """Control tokens, and between them runs of text in pieces that do or do not carry loss."""

@@ -1,53 +1,46 @@
 """Conversations as text: chat templates, and which parts of their text are the words of whom."""
 
-import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lit_llm.data.message_fields import (
-    Message as Message,
-)
-from lit_llm.data.message_fields import (
-    Piece,
-    Text,
-    answer_regions,
-    is_rich,
-    opened,
-    shape,
-    texts_of,
-    with_regions,
-    without_loss,
-)
-from lit_llm.data.sandbox import BEGIN, END, ChatEnvironment, compiled, line_of
+from lit_llm.data.sandbox import ChatEnvironment, compiled, line_of
+from lit_llm.data.spans import TRAIN, Inputs, Message, Segment, Span, marked_spans, missing_fields
 from lit_llm.data.tokenizer import Tokenizer
 from lit_llm.usage import home_path
 
+__all__ = [
+    "SOURCE",
+    "TEMPLATES",
+    "TRAIN",
+    "ChatTemplate",
+    "Message",
+    "Rendered",
+    "Span",
+    "ends_of",
+    "names",
+    "source_of",
+]
+
 TEMPLATES = Path(__file__).parent / "templates"
 SOURCE = "source"  # the name of the template that comes along with a tokenizer
-OPEN, CLOSE = "\ufdd1", "\ufdd2"  # around the number of what is left open; Unicode keeps them out of texts
-MARKS = re.compile(f"{OPEN}(\\d+){CLOSE}|({BEGIN})|({END})")
-MARKER = r"<[^<>\s]+>"  # how templates write control tokens
-FORMS = (str, str.strip, str.lstrip, str.rstrip, lambda text: json.dumps(text, ensure_ascii=False)[1:-1])  # of a text
+MARKER = r"<[^<>\s]+>"  # how templates write special tokens
 ROLE = re.compile(r"[a-z_]{1,32}")  # a role is written into the text of a template, so it is a word
+Variables = Mapping[str, Any]  # what a template is given beside messages
 
 
-class Span(NamedTuple):
-    """A stretch of a rendered conversation.
+class Rendered(NamedTuple):
+    """A conversation as text.
 
     Args:
-        text: What it says.
-        is_content: Whether it is somebody's words, in which nothing is a control token.
-        carries_loss: Whether the assistant has to write it.
+        spans: The text, by whose words they are.
+        left_out: The fields with words that the template does not write, and how often.
     """
 
-    text: str
-    is_content: bool
-    carries_loss: bool
-
-
-NOTHING: Mapping[str, Any] = {}
+    spans: list[Span]
+    left_out: Counter[str]
 
 
 class ChatTemplate:
@@ -78,8 +71,7 @@ class ChatTemplate:
         except Exception as error:
             raise ValueError(self._told(error)) from error
         self._has_marks = re.search(r"\{%-?\s*generation\s*-?%\}", source) is not None
-        self._structures: dict[Any, list[Piece]] = {}
-        self.takes: dict[bool, bool] = {}  # arguments of tool calls: as objects, as texts
+        self._prompts: dict[Any, str | None] = {}
         self._frame: tuple[str, str] | None = None
 
     @classmethod
@@ -96,75 +88,47 @@ class ChatTemplate:
         return cls(source_of(name, tokenizer), name, *ends_of(tokenizer))
 
     def render(
-        self, messages: Sequence[Message], add_generation_prompt: bool = False, variables: Mapping[str, Any] = NOTHING
+        self, messages: Sequence[Message], add_generation_prompt: bool = False, variables: Variables | None = None
     ) -> str:
         """The text of a conversation.
 
         Args:
             messages: What was said, in order.
             add_generation_prompt: Whether what makes the assistant answer follows.
-            variables: What the template gets beside them: `tools`, or settings of its own.
+            variables: What else the template is given: `tools`, `documents`, or settings of its own.
 
         Raises:
             ValueError: If the template refuses them, fails, or takes too long.
         """
-        return self._rendered(messages, add_generation_prompt, variables, marks=False)
+        return self._rendered(Inputs(messages, variables or {}, traced=False), add_generation_prompt)
 
     def spans(
-        self,
-        messages: Sequence[Message],
-        add_generation_prompt: bool = False,
-        given: Mapping[str, Any] = NOTHING,
-        untrained: Sequence[int] = (),
+        self, messages: Sequence[Message], add_generation_prompt: bool = False, variables: Variables | None = None
     ) -> list[Span]:
-        """The text of a conversation in stretches, by whose words they are.
+        """The text of a conversation in stretches, by whose words they are: as in `rendered`."""
+        return self.rendered(messages, add_generation_prompt, variables).spans
 
-        The template is rendered once more with placeholders instead of all that was said. What is left then is the
-        template's own, whatever the messages hold, and between it lie the messages.
+    def rendered(
+        self, messages: Sequence[Message], add_generation_prompt: bool = False, variables: Variables | None = None
+    ) -> Rendered:
+        """The text of a conversation in stretches, by whose words they are; and what was said and is not there.
 
-        Args:
-            messages: What was said, in order.
-            add_generation_prompt: Whether what makes the assistant answer follows.
-            given: What the template gets beside them.
-            untrained: Numbers of messages that carry no loss.
+        All text that is given to the template carries its origin with it, through whatever the template does.
 
         Raises:
-            ValueError: As in `render`; if a message is more than texts and tool calls; or if the template changes what
-                was said (it may only strip white space): then nobody could tell which tokens are the assistant's.
+            ValueError: As in `render`, or if a role is no word.
         """
-        texts = texts_of(messages)
+        variables = variables or {}
         for message in messages:
-            if not ROLE.fullmatch(message["role"]):
-                raise ValueError(f"the role {message['role'][:40]!r} is no word of small letters")
-        text = self.render(messages, add_generation_prompt, given)
-        pieces = self._pieces(messages, texts, add_generation_prompt, given)
-        if untrained:
-            pieces = list(without_loss(pieces, texts, untrained))
-        return self._filled(text, pieces, [text.value for text in texts])
-
-    def unwritten(self, messages: Sequence[Message], given: Mapping[str, Any] = NOTHING) -> list[str]:
-        """What of a conversation the template leaves out: names of fields that say something.
-
-        Raises:
-            ValueError: As in `spans`.
-        """
-        texts = texts_of(messages)
-        written = {piece for piece, _ in self._pieces(messages, texts, False, given) if isinstance(piece, int)}
-        found = [
-            f"'{text.key}' of role {messages[text.message]['role']}"
-            for number, text in enumerate(texts)
-            if number not in written and text.value.strip()
-        ]
-        return found + [f"'{key}'" for key, value in given.items() if value is not None and key not in self.source]
-
-    def _pieces(
-        self, messages: Sequence[Message], texts: list[Text], add_generation_prompt: bool, given: Mapping[str, Any]
-    ) -> list[Piece]:
-        if (form := shape(messages, given)) is None:
-            return self._structure(messages, texts, add_generation_prompt, given)
-        if (key := (form, add_generation_prompt)) not in self._structures:
-            self._structures[key] = self._structure(messages, texts, add_generation_prompt, given)
-        return self._structures[key]
+            if not (isinstance(role := message.get("role"), str) and ROLE.fullmatch(role)):
+                raise ValueError(f"the role {str(role)[:40]!r} is no word of small letters")
+        inputs = Inputs(messages, variables, traced=True)
+        text = self._rendered(inputs, add_generation_prompt)
+        segments, left_out = inputs.segments(text), missing_fields(inputs, messages, text)
+        if self._has_marks:
+            untrained = {n for n, message in enumerate(messages) if not message.get(TRAIN, True)}
+            return Rendered(list(marked_spans(segments, untrained)), left_out)
+        return Rendered(list(self._with_loss(segments, messages, variables)), left_out)
 
     @property
     def ends_answers(self) -> bool:
@@ -187,109 +151,84 @@ class ChatTemplate:
         reason = str(error) if isinstance(error, ValueError) or str(error) else type(error).__name__
         return f"the chat template '{self.name}' cannot be rendered: {where}{reason}"
 
-    def _rendered(
-        self, messages: Sequence[Message], add_generation_prompt: bool, given: Mapping[str, Any], marks: bool
-    ) -> str:
-        self._environment.start(marks)
-        known = {"tools": None, "documents": None, "add_generation_prompt": add_generation_prompt, **self.tokens}
+    def _rendered(self, inputs: Inputs, add_generation_prompt: bool) -> str:
+        self._environment.start(inputs.traced)
+        given = {"tools": None, "documents": None, "add_generation_prompt": add_generation_prompt, **self.tokens}
         try:
-            return self._template.render(messages=[dict(message) for message in messages], **known | dict(given))
+            return self._template.render({**given, **inputs.variables, "messages": inputs.messages})
         except Exception as error:  # a template's mistakes are of any kind
             raise ValueError(self._told(error)) from error
 
-    def _structure(
-        self, messages: Sequence[Message], texts: list[Text], add_generation_prompt: bool, given: Mapping[str, Any]
-    ) -> list[Piece]:
-        """The template's own text, and between it the numbers of the texts of messages."""
-        open_ones = opened(messages, lambda number: f"{OPEN}{number}{CLOSE}")
-        whole = self._rendered(open_ones, add_generation_prompt, given, marks=True)
-        pieces = list(self._parsed(whole))
-        if self._has_marks:
-            return pieces
-        is_answer = [
-            text.key == "content"
-            and messages[text.message]["role"] == "assistant"
-            and not is_rich(messages[text.message])
-            for text in texts
-        ]
-        pieces = list(self._with_loss(pieces, is_answer))
-        if not any(map(is_rich, messages)):
-            return pieces
-        last = {text.message: f"{OPEN}{number}{CLOSE}" for number, text in enumerate(texts)}
-        places = {number: whole.rfind(mark) + len(mark) for number, mark in last.items() if mark in whole}
-        regions = answer_regions(
-            open_ones,
-            whole,
-            self.end,
-            lambda some, asks: self._rendered(some, asks, given, marks=False),
-            lambda number: places.get(number, -1),
-        )
-        return with_regions(pieces, regions, lambda number: len(f"{OPEN}{number}{CLOSE}"))
+    def _with_loss(self, segments: list[Segment], messages: Sequence[Message], variables: Variables) -> Iterator[Span]:
+        """Let the answers carry loss, with what the model has to write before them, and the token that ends them.
 
-    def _parsed(self, text: str) -> Iterator[Piece]:
-        place, carries_loss = 0, False
-        for mark in MARKS.finditer(text):
-            yield text[place : mark.start()], carries_loss
-            place = mark.end()
-            if mark[1]:
-                yield int(mark[1]), carries_loss
-            else:
-                carries_loss = mark[2] is not None
-        yield text[place:], carries_loss
-
-    def _with_loss(self, pieces: list[Piece], is_answer: list[bool]) -> Iterator[Piece]:
-        """Let the answers carry loss, with what the model has to write before them, and the token that ends them."""
-        lead, end = self._lead_and_end()
-        whose = [isinstance(piece, int) and is_answer[piece] for piece, _ in pieces]
-        for (piece, _), own, before, after in zip(
-            pieces, whose, [False, *whose[:-1]], [*whose[1:], False], strict=True
-        ):
-            if isinstance(piece, int):
-                yield piece, own
+        What the template writes between two parts of an answer, as around a tool call, belongs to the answer.
+        """
+        first: dict[int, int] = {}
+        last: dict[int, int] = {}
+        for place, segment in enumerate(segments):
+            if segment.answer is not None and messages[segment.answer].get(TRAIN, True):
+                first.setdefault(segment.answer, place)
+                last[segment.answer] = place
+        begins, ends = {place: answer for answer, place in first.items()}, set(last.values())
+        for place, (text, given, answer, _) in enumerate(segments):
+            if given is not None:
+                yield Span(text, True, answer in first)
                 continue
-            first = len(end) if before and piece.startswith(end) else 0
-            last = len(piece) - (len(lead) if after and piece[first:].endswith(lead) else 0)
-            yield from ((piece[:first], True), (piece[first:last], False), (piece[last:], True))
+            before = segments[place - 1].answer if place else None
+            after = segments[place + 1].answer if place + 1 < len(segments) else None
+            if before in first and before == after:
+                yield Span(text, False, True)
+                continue
+            end = self._end_in(text) if place - 1 in ends else 0
+            lead = len(text)
+            if (answer := begins.get(place + 1)) is not None:
+                lead = max(end, self._lead_in(text, messages[:answer], variables))
+            parts = ((text[:end], True), (text[end:lead], False), (text[lead:], True))
+            yield from (Span(part, False, carries_loss) for part, carries_loss in parts if part)
+
+    def _lead_in(self, text: str, asked: Sequence[Message], variables: Variables) -> int:
+        """Where the prompt ends in a text of the template before an answer: the model has to write what follows."""
+        settings = tuple((key, v if isinstance(v, bool | int | float) else None) for key, v in variables.items())
+        key = text, asked[-1]["role"] if asked else None, settings
+        if key not in self._prompts:
+            inputs = Inputs(asked, variables, traced=True)
+            try:
+                segments = inputs.segments(self._rendered(inputs, add_generation_prompt=True))
+                self._prompts[key] = segments[-1].text if segments and segments[-1].given is None else ""
+            except ValueError:  # one that asks for more than that
+                self._prompts[key] = None
+        prompt = self._prompts[key]
+        if prompt is None:
+            return len(text)
+        same = min(len(text), len(prompt))
+        return same if text[:same] == prompt[:same] else len(text)
+
+    def _end_in(self, text: str) -> int:
+        """Where the token that ends an answer ends in a text of the template after it; 0: there is none."""
+        if not self.end:
+            return 0
+        if (place := text.find(self.end)) >= 0:
+            return place + len(self.end)
+        other = re.search(MARKER, text)  # as a tool call may have
+        return other.end() if other else 0
 
     def _lead_and_end(self) -> tuple[str, str]:
         """What stands between the prompt and an answer, and what ends one; from a conversation of two messages."""
         if self._frame is None:
             question = {"role": "user", "content": "?"}
-            answer = f"{OPEN}0{CLOSE}"
+            inputs = Inputs([question, {"role": "assistant", "content": "!"}], {}, traced=True)
             try:
-                prompt = self._rendered([question], True, NOTHING, marks=False)
-                whole = self._rendered(
-                    [question, {"role": "assistant", "content": answer}], False, NOTHING, marks=False
-                )
+                segments = inputs.segments(self._rendered(inputs, False))
             except ValueError:  # one that asks for more than that
-                prompt = whole = ""
-            before, _, after = whole.partition(answer)
+                segments = []
+            place = next((place for place, segment in enumerate(segments) if segment.answer == 1), -1)
+            before, after = (segments[n].text if 0 <= n < len(segments) else "" for n in (place - 1, place + 1))
             eos = [re.escape(self.tokens["eos_token"])] if self.tokens.get("eos_token") else []
-            end = re.match(rf"\s*(?:{'|'.join([*eos, MARKER])})", after)
-            self._frame = before[len(prompt) :] if before.startswith(prompt) else "", end[0] if end else ""
+            end = re.match(rf"\s*(?:{'|'.join([*eos, MARKER])})", after) if place >= 0 else None
+            lead = before[self._lead_in(before, [question], {}) :] if place > 0 else ""
+            self._frame = lead, end[0] if end else ""
         return self._frame
-
-    def _filled(self, text: str, pieces: list[Piece], values: list[str]) -> list[Span]:
-        """The stretches of a rendered text; those of messages may have lost white space at their ends."""
-        spans, place = [], 0
-        for (piece, carries_loss), (following, _) in zip(pieces, [*pieces[1:], ("", False)], strict=True):
-            if isinstance(piece, str):
-                found = piece if text.startswith(piece, place) else None
-            else:
-                value, then = values[piece], following if isinstance(following, str) else ""
-                forms = (form(value) for form in FORMS)
-                found = next((form for form in forms if text.startswith(form + then, place)), None)
-            if found is None:
-                break
-            place += len(found)
-            if found:
-                spans.append(Span(found, isinstance(piece, int), carries_loss))
-        if found is None or place != len(text):
-            raise ValueError(
-                f"the chat template '{self.name}' changes what the messages say, or goes by it, so that nobody can "
-                "tell which of its text is theirs; use one that writes them as they are"
-            )
-        return spans
 
 
 def source_of(name: str, tokenizer: Tokenizer) -> str:

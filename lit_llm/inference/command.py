@@ -11,7 +11,7 @@ from lit_llm.terminal import shown, typed
 from lit_llm.usage import Parser
 
 if TYPE_CHECKING:
-    from lit_llm.data.message_fields import Message
+    from lit_llm.data.prompts import Message
     from lit_llm.inference.text import Asked, Completion, TextModel
 
 
