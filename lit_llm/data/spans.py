@@ -112,8 +112,8 @@ class Inputs:
                 message, field, _ = self.given[part.given]
                 if message in self._answers and field != "name" and part.start >= ends[part.given]:
                     answer = message
-                ends[part.given] = max(ends[part.given], part.start + part.length)
-            follows = part.given is None or part.start == last.start + last.length
+                ends[part.given] = max(ends[part.given], part.end)
+            follows = part.given is None or part.start == last.end
             segment = Segment(piece, part.given, answer, part.generated)
             if found and follows and found[-1][1:] == segment[1:]:
                 found[-1] = segment._replace(text=found[-1].text + piece)
@@ -131,7 +131,7 @@ class Inputs:
         shown = defaultdict[int, list[tuple[int, int]]](list)
         for part in lifted(text)._parts:
             if part.given is not None:
-                shown[part.given].append((part.start, part.start + part.length))
+                shown[part.given].append((part.start, part.end))
         fields = defaultdict[tuple[int | None, str], list[int]](list)
         for number, (message, field, words) in enumerate(self.given):
             if field not in NO_WORDS and words.strip():
