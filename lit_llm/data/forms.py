@@ -22,6 +22,9 @@ from lit_llm.data.records import Record
 from lit_llm.data.turns import Talk, in_turns
 
 RESERVED = ("messages", "tools", "add_generation_prompt", "bos_token", "eos_token")  # not for chat_template_kwargs
+# Whether a record has one of these is asked of all of them at once, as most have none.
+REFUSABLE, SYSTEM_NAMES = frozenset((*MEDIA, "label", "kto_tag")), frozenset(SYSTEMS)
+VARIABLES = frozenset(("tools", "functions", "chat_template_kwargs"))
 FORMS = "a record has instruction and output, or messages, or conversations"
 
 
@@ -45,7 +48,12 @@ class Forms:
             RecordError: If the assistant can learn nothing from it.
         """
         row = self.row(record)
-        if row.says("chosen") and row.says("rejected") and not any(map(row.says, (*TALKS, *ANSWERS))):
+        if (
+            "chosen" in row.content
+            and row.says("chosen")
+            and row.says("rejected")
+            and not any(map(row.says, (*TALKS, *ANSWERS)))
+        ):
             raise RecordError(
                 "preference pair", f"{row.name} has chosen and rejected answers, which --data Preferences reads"
             )
@@ -67,6 +75,8 @@ class Forms:
             )
         if self.names:
             content = self.names.renamed(record.name, content, self.notes)
+        if REFUSABLE.isdisjoint(content):
+            return Row(record.name, content)
         for key in MEDIA:
             if key in content and content[key] not in (None, [], "", {}):
                 raise RecordError(key, f"{record.name} has '{key}': models here read text alone")
@@ -135,7 +145,7 @@ class Forms:
 
     def system(self, row: Row) -> list[Message]:
         """The system message that a record has beside its turns, or none."""
-        for key in SYSTEMS:
+        for key in SYSTEMS if not SYSTEM_NAMES.isdisjoint(row.content) else ():
             if row.has(key) and (text := row.text(key)).strip():
                 return [{"role": "system", "content": text}]
         return []
@@ -159,6 +169,8 @@ class Forms:
     def variables(self, row: Row) -> dict[str, Any]:
         """What the chat template is given beside the messages."""
         found: dict[str, Any] = {}
+        if VARIABLES.isdisjoint(row.content):
+            return found
         for key in ("tools", "functions"):
             if not row.says(key) or found:
                 continue

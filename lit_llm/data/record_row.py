@@ -5,6 +5,8 @@ from typing import Any
 from lit_llm.data.fields import QUESTIONS, TALKS
 from lit_llm.data.messages import RecordError, from_json, text_of
 
+TALK_NAMES = frozenset(TALKS)
+
 
 class Row:
     """A record whose fields are counted as they are read.
@@ -65,6 +67,8 @@ class Row:
 
 def talk_key(row: Row) -> str | None:
     """The field that holds the messages of a record, or None."""
+    if TALK_NAMES.isdisjoint(row.content):
+        return None
     for key in TALKS:
         value = row.content.get(key)
         if isinstance(value, list | tuple) and value:
