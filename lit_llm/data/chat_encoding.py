@@ -1,6 +1,7 @@
 """Conversations as ids, and which of them carry loss."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import groupby
@@ -8,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lit_llm.data.prompts import SOURCE, ChatTemplate, Message, Span
+from lit_llm.data.prompts import SOURCE, ChatTemplate, Message, Span, Variables
 from lit_llm.data.tokenizer import Tokenizer
 
 NOTHING = (False, False)  # of the white space around it, most control tokens swallow
@@ -36,24 +37,30 @@ class ChatEncoder:
 
     def __init__(self, tokenizer: Tokenizer, template: ChatTemplate) -> None:
         self.tokenizer, self.template = tokenizer, template
+        self.left_out: Counter[str] = Counter()  # fields with words that the template does not write
         self._ids = tokenizer.special_ids
         longest_first = sorted(self._ids, key=len, reverse=True)
         self._control = re.compile(f"({'|'.join(map(re.escape, longest_first))})" if self._ids else r"((?!))")
 
-    def encode(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> Encoded:
-        """Ids of a conversation.
+    def encode(
+        self, messages: Sequence[Message], add_generation_prompt: bool = False, variables: Variables | None = None
+    ) -> Encoded:
+        """Ids of a conversation; what the template does not write of it is counted in `left_out`.
 
         Args:
             messages: What was said, in order.
             add_generation_prompt: Whether what makes the assistant answer follows.
+            variables: What else the template is given: `tools`, `documents`, or settings of its own.
 
         Raises:
-            ValueError: As in `ChatTemplate.spans`, or if the tokenizer refuses a text.
+            ValueError: As in `ChatTemplate.rendered`, or if the tokenizer refuses a text.
         """
         ids: list[np.ndarray] = []
         losses: list[np.ndarray] = []
         before: str | None = None  # the control token, if any
-        parts = list(self._parts(self.template.spans(messages, add_generation_prompt)))
+        spans, left_out = self.template.rendered(messages, add_generation_prompt, variables)
+        self.left_out.update(left_out)
+        parts = list(self._parts(spans))
         for number, (control, carries_loss, run) in enumerate(parts):
             if control is not None:
                 before = control

@@ -11,9 +11,13 @@ from tqdm import tqdm
 
 from lit_llm.data.chat_encoding import ChatEncoder, Encoded, missing_control_tokens
 from lit_llm.data.duplicates import normalized, split_groups
+from lit_llm.data.messages import RecordError
+from lit_llm.data.notes import Notes
 from lit_llm.data.prompts import ChatTemplate, Message, source_of
-from lit_llm.data.records import Record, RecordError
+from lit_llm.data.records import Record
 from lit_llm.data.tokenizer import Tokenizer
+from lit_llm.data.tool_calls import for_template
+from lit_llm.data.turns import Talk
 
 OnLong = Literal["truncate", "drop", "error"]
 OnBad = Literal["error", "skip"]
@@ -35,6 +39,7 @@ class Rules:
         on_long: What becomes of an example that is longer than a window.
         on_bad: What becomes of a record that nothing can be learnt from.
         origins: By the name of a record, the split and the number of its source. Empty: there is one source.
+        fields: Own names of the fields of records, by ours.
     """
 
     block_size: int
@@ -44,18 +49,11 @@ class Rules:
     on_long: OnLong = "truncate"
     on_bad: OnBad = "error"
     origins: dict[str, tuple[str, int]] = field(default_factory=dict)
+    fields: dict[str, str] = field(default_factory=dict)
 
     def origin(self, name: str) -> tuple[str, int]:
         """The split, and the number within it, of the source of a record; `train` is yet to be shared out."""
         return self.origins[name] if self.origins else ("train", 0)
-
-
-@dataclass
-class Talk:
-    """A record that something can be learnt from."""
-
-    name: str  # of its record
-    messages: list[Message]
 
 
 @dataclass
@@ -68,6 +66,7 @@ class Prepared:
         template: What the conversations were rendered by.
         records: Records read.
         dropped: How many were left out, by the reason.
+        notes: What was found in them, and what of it is not used.
     """
 
     talks: dict[str, list[Talk]]
@@ -75,6 +74,7 @@ class Prepared:
     template: ChatTemplate
     records: int
     dropped: Counter[str]
+    notes: Notes
 
     def of_records(self) -> Iterator[str]:
         """Lines of a report: how many there are, and why others are not there."""
@@ -83,6 +83,7 @@ class Prepared:
         if self.dropped:
             reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(self.dropped.items()))
             yield f"left out: {self.dropped.total():,} ({reasons})"
+        yield from self.notes.lines()
 
     def of_template(self) -> Iterator[str]:
         """Lines of a report: what of the template a model cannot learn as it is meant."""
@@ -94,8 +95,8 @@ class Prepared:
 
 def usable(
     records: Iterable[Record], read: Callable[[Record], Content], rules: Rules, dropped: Counter[str]
-) -> list[tuple[str, Content]]:
-    """What records hold, each with its place; those of no use are counted, if they may be skipped.
+) -> list[Content]:
+    """What records hold; those of no use are counted, if they may be skipped.
 
     Args:
         records: The records.
@@ -109,7 +110,7 @@ def usable(
     found = []
     for record in records:
         try:
-            found.append((record.name, read(record)))
+            found.append(read(record))
         except RecordError as error:
             _bad(error, rules, dropped)
     if not found:
@@ -125,8 +126,22 @@ def template_of(talks: Iterable[Talk], tokenizer: Tokenizer, name: str, rules: R
     if not tokenizer.is_fitted:
         plain = ChatTemplate(source_of(name, tokenizer), name, "", "")  # no control token is learnt as text
         learnt = (talk for talk in talks if rules.origin(talk.name)[0] == "train")
-        tokenizer.fit(plain.render(talk.messages) for talk in learnt)
+        tokenizer.fit(_rendered(learnt, plain, rules))
     return ChatTemplate.of(name, tokenizer)
+
+
+def _rendered(talks: Iterable[Talk], template: ChatTemplate, rules: Rules) -> Iterator[str]:
+    """The texts of conversations, without those that the template refuses if such may be skipped.
+
+    Raises:
+        ValueError: If one is refused and may not be skipped.
+    """
+    for talk in talks:
+        try:
+            yield template.render(for_template(talk.messages, template), variables=talk.variables)
+        except ValueError as error:
+            if rules.on_bad == "error":
+                raise ValueError(f"{talk.name}: {error}") from error
 
 
 def numbers_of_splits(talks: Sequence[Talk], rules: Rules) -> dict[str, np.ndarray]:
@@ -152,16 +167,17 @@ def none_left(dropped: Counter[str]) -> str:
     return f"none of {dropped.total():,} records can be used ({reasons})" if dropped else "there are no records"
 
 
-def encode(encoder: ChatEncoder, name: str, messages: Sequence[Message]) -> Encoded:
-    """A conversation as ids.
+def encode(encoder: ChatEncoder, talk: Talk) -> Encoded:
+    """A conversation as ids, its tool calls from now on as the template takes them.
 
     Raises:
         RecordError: If the template or the tokenizer refuses it.
     """
     try:
-        return encoder.encode(messages)
+        talk.messages = for_template(talk.messages, encoder.template)
+        return encoder.encode(talk.messages, variables=talk.variables)
     except ValueError as error:
-        raise RecordError(REFUSED, f"{name}: {error}") from error
+        raise RecordError(REFUSED, f"{talk.name}: {error}") from error
 
 
 def encoded(

@@ -113,7 +113,8 @@ class Conversations(TextDataModule, Generic[Set]):
 
     def split_settings(self) -> dict[str, Any]:
         """What decides which records train."""
-        return {"split_seed": self.rules.split_seed, **self.sources.settings()}
+        fields = {"fields": self.rules.fields} if self.rules.fields else {}
+        return {"split_seed": self.rules.split_seed, **self.sources.settings(), **fields}
 
     def has(self, split: str) -> bool:
         """Whether there is something in a split."""
@@ -165,7 +166,7 @@ class Conversations(TextDataModule, Generic[Set]):
         for talk in self.prepared.talks["val"]:
             if len(prompts) == count:
                 break
-            prompt = self.prepared.template.render(talk.messages[:-1], add_generation_prompt=True).removeprefix(begin)
+            prompt = self.prepared.template.render(talk.messages[:-1], True, talk.variables).removeprefix(begin)
             if len(self.tokenizer.encode(prompt)) <= self.block_size // 2:
                 prompts.append(prompt)
         return prompts
@@ -183,9 +184,11 @@ class Conversations(TextDataModule, Generic[Set]):
             if len(found) == count:
                 break
             asked, reference = talk.messages[:-1], talk.messages[-1]["content"]
-            ids = encoder.encode(asked, add_generation_prompt=True).ids.tolist()
+            if reference is None:  # a tool call, which is no answer to compare with
+                continue
+            ids = encoder.encode(asked, True, talk.variables).ids.tolist()
             if len(ids) <= longest:
-                prompt = template.render(asked, add_generation_prompt=True)
+                prompt = template.render(asked, True, talk.variables)
                 found.append(Question(prompt, ids, reference, len(self.tokenizer.encode(reference))))
         return found
 

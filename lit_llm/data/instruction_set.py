@@ -13,7 +13,6 @@ from lit_llm.data.conversation_set import (
     SPLITS,
     Prepared,
     Rules,
-    Talk,
     encode,
     encoded,
     numbers_of_splits,
@@ -21,9 +20,12 @@ from lit_llm.data.conversation_set import (
     usable,
 )
 from lit_llm.data.duplicates import count_near_duplicates, normalized
+from lit_llm.data.forms import Forms
+from lit_llm.data.messages import RecordError
 from lit_llm.data.packing import Examples
-from lit_llm.data.records import Record, RecordError, messages_of
+from lit_llm.data.records import Record
 from lit_llm.data.tokenizer import Tokenizer
+from lit_llm.data.turns import Talk
 
 
 @dataclass
@@ -87,12 +89,13 @@ def prepare(records: Iterable[Record], tokenizer: Tokenizer, template: str, rule
         ValueError: If a record is bad and `rules` do not say to skip such, or nothing is left to learn from.
     """
     dropped: Counter[str] = Counter()
-    talks = [Talk(name, messages) for name, messages in usable(records, messages_of, rules, dropped)]
+    forms = Forms(rules.fields)
+    talks = usable(records, forms.talk, rules, dropped)
+    forms.names.finish()
     chosen = template_of(talks, tokenizer, template, rules)
     encoder = ChatEncoder(tokenizer, chosen)
-    made = encoded(
-        talks, lambda talk: _cut(talk.name, encode(encoder, talk.name, talk.messages), rules), rules, dropped
-    )
+    made = encoded(talks, lambda talk: _cut(talk.name, encode(encoder, talk), rules), rules, dropped)
+    forms.notes.of_template(encoder.left_out)
     kept = [talk for talk, _ in made]
     whole = Examples.join([cut.ids for _, (cut, _) in made], [cut.carries_loss for _, (cut, _) in made])
     numbers = numbers_of_splits(kept, rules)
@@ -106,6 +109,7 @@ def prepare(records: Iterable[Record], tokenizer: Tokenizer, template: str, rule
         chosen,
         len(kept) + dropped.total(),
         dropped,
+        forms.notes,
         examples,
         sum(is_shorter for _, (_, is_shorter) in made),
         len(kept) - len(first),
@@ -115,7 +119,9 @@ def prepare(records: Iterable[Record], tokenizer: Tokenizer, template: str, rule
 
 def _first_of_equals(talks: list[Talk]) -> np.ndarray:
     """Numbers of those that nobody has had before, up to case, white space and punctuation."""
-    said = (normalized("\n".join(text for message in talk.messages for text in message.values())) for talk in talks)
+    said = (
+        normalized("\n".join(str(text) for message in talk.messages for text in message.values())) for talk in talks
+    )
     first: dict[str, int] = {}
     for number, text in enumerate(said):
         first.setdefault(text, number)

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from lit_llm.data.conversation_set import OnBad, OnLong, Rules
 from lit_llm.data.conversations import Conversations
+from lit_llm.data.field_names import refuse_fields
 from lit_llm.data.instruction_set import InstructionSet, learnt_bytes_per_token, prepare
 from lit_llm.data.loader import Rows
 from lit_llm.data.named_sources import Sources
@@ -47,11 +48,14 @@ class Instructions(Conversations[InstructionSet]):
         num_workers: Processes that gather batches ahead; 0 is fastest.
         new_tokens: Control tokens that the tokenizer is given, as the template spells them (`<|im_start|>`): each has
             the next id, and a pretrained backbone gets rows for them that start at the mean of the others. None: none.
+        fields: Names of the fields of the records where they have others: `{instruction: question, output: answer}`.
+            Known names (Dolly's, prompt and completion, question and answer, …) are found without it; all fields that
+            are read stand in docs/records.md. None: no others.
         val_source: Records to validate on, named as a source is. None: a share of the source.
         test_source: Records to test on, named as a source is. None: a share of the source.
 
     Raises:
-        ValueError: If a size or share is out of range, or there is no such template.
+        ValueError: If a size or share is out of range, there is no such template, or `fields` gives an unknown name.
     """
 
     def __init__(
@@ -73,10 +77,12 @@ class Instructions(Conversations[InstructionSet]):
         new_tokens: list[str] | None = None,
         val_source: Sources | None = None,
         test_source: Sources | None = None,
+        fields: dict[str, str] | None = None,
     ) -> None:
+        refuse_fields(fields or {})
         own, shares = {"val": val_source, "test": test_source}, {"test": test_fraction, "val": val_fraction}
         sources = find_sources(source, own, shares, reading, SUFFIXES)
-        rules = Rules(block_size, sources.shares, split_seed, mask_prompt, on_long, on_bad)
+        rules = Rules(block_size, sources.shares, split_seed, mask_prompt, on_long, on_bad, fields=fields or {})
         super().__init__(sources, tokenizer, template, batch_size, rules, reading, num_workers, new_tokens or ())
         self.packing = packing
         self._served: dict[str, PackedWindows | PaddedExamples] = {}

@@ -14,7 +14,6 @@ from lit_llm.data.conversation_set import (
     OnBad,
     Prepared,
     Rules,
-    Talk,
     encode,
     encoded,
     numbers_of_splits,
@@ -22,14 +21,17 @@ from lit_llm.data.conversation_set import (
     usable,
 )
 from lit_llm.data.conversations import Conversations
+from lit_llm.data.field_names import refuse_fields
 from lit_llm.data.loader import Loader
+from lit_llm.data.messages import RecordError
 from lit_llm.data.named_sources import Sources
 from lit_llm.data.packing import Examples, PaddedPairs
-from lit_llm.data.prompts import Message
-from lit_llm.data.records import SUFFIXES, Record, RecordError, pair_of
+from lit_llm.data.pairs import Pairs
+from lit_llm.data.records import SUFFIXES, Record
 from lit_llm.data.sources import Reading
 from lit_llm.data.split_sources import find_sources
 from lit_llm.data.tokenizer import Tokenizer
+from lit_llm.data.turns import Talk
 
 
 @dataclass
@@ -89,11 +91,14 @@ class Preferences(Conversations[PreferenceSet]):
         num_workers: Processes that gather batches ahead; 0 is fastest.
         new_tokens: Control tokens that the tokenizer is given, as the template spells them (`<|im_start|>`): each has
             the next id, and a pretrained backbone gets rows for them that start at the mean of the others. None: none.
+        fields: Names of the fields of the records where they have others: `{instruction: question, output: answer}`.
+            Known names (Dolly's, prompt and completion, question and answer, …) are found without it; all fields that
+            are read stand in docs/records.md. None: no others.
         val_source: Pairs to validate on, named as a source is. None: a share of the source.
         test_source: Pairs to test on, named as a source is. None: a share of the source.
 
     Raises:
-        ValueError: If a size or share is out of range, or there is no such template.
+        ValueError: If a size or share is out of range, there is no such template, or `fields` gives an unknown name.
     """
 
     def __init__(
@@ -112,10 +117,12 @@ class Preferences(Conversations[PreferenceSet]):
         new_tokens: list[str] | None = None,
         val_source: Sources | None = None,
         test_source: Sources | None = None,
+        fields: dict[str, str] | None = None,
     ) -> None:
+        refuse_fields(fields or {})
         own, shares = {"val": val_source, "test": test_source}, {"test": test_fraction, "val": val_fraction}
         sources = find_sources(source, own, shares, reading, SUFFIXES)
-        rules = Rules(block_size, sources.shares, split_seed, on_long="drop", on_bad=on_bad)
+        rules = Rules(block_size, sources.shares, split_seed, on_long="drop", on_bad=on_bad, fields=fields or {})
         super().__init__(sources, tokenizer, template, batch_size, rules, reading, num_workers, new_tokens or ())
 
     def _prepare(self, records: Iterable[Record], tokenizer: Tokenizer) -> PreferenceSet:
@@ -159,15 +166,18 @@ def prepare_pairs(records: Iterable[Record], tokenizer: Tokenizer, template: str
         ValueError: If a record is bad and `rules` do not say to skip such, or nothing is left to learn from.
     """
     dropped: Counter[str] = Counter()
-    found = usable(records, pair_of, rules, dropped)
-    chosen = template_of((Talk(name, talk) for name, pair in found for talk in pair), tokenizer, template, rules)
+    forms = Pairs(rules.fields)
+    found = usable(records, forms.pair, rules, dropped)
+    forms.names.finish()
+    chosen = template_of((talk for pair in found for talk in pair), tokenizer, template, rules)
     encoder = ChatEncoder(tokenizer, chosen)
-    rejected = {name: other for name, (_, other) in found}
+    rejected = {preferred.name: other for preferred, other in found}
 
     def make(talk: Talk) -> list[Encoded]:
-        return [_answer(encoder, talk.name, side, rules) for side in (talk.messages, rejected[talk.name])]
+        return [_answer(encoder, side, rules) for side in (talk, rejected[talk.name])]
 
-    made = encoded([Talk(name, preferred) for name, (preferred, _) in found], make, rules, dropped)
+    made = encoded([preferred for preferred, _ in found], make, rules, dropped)
+    forms.notes.of_template(encoder.left_out)
     sides = [side for _, pair in made for side in pair]
     kept = [talk for talk, _ in made]
     numbers = numbers_of_splits(kept, rules)
@@ -177,23 +187,24 @@ def prepare_pairs(records: Iterable[Record], tokenizer: Tokenizer, template: str
         chosen,
         len(kept) + dropped.total(),
         dropped,
+        forms.notes,
         Examples.join([side.ids for side in sides], [side.carries_loss for side in sides]),
         numbers,
     )
 
 
-def _answer(encoder: ChatEncoder, name: str, messages: list[Message], rules: Rules) -> Encoded:
+def _answer(encoder: ChatEncoder, talk: Talk, rules: Rules) -> Encoded:
     """A conversation of which the last answer alone carries loss: those before belong to the prompt.
 
     Raises:
         RecordError: If the template refuses it, or it is too long.
     """
-    ids, carries_loss = encode(encoder, name, messages)
+    ids, carries_loss = encode(encoder, talk)
     if len(ids) > rules.block_size + 1:  # the last token is only predicted
-        raise RecordError("with a side longer than the window", name)
+        raise RecordError("with a side longer than the window", talk.name)
     last = np.flatnonzero(carries_loss[1:]) + 1  # nothing predicts a first token
     if not len(last):
-        raise RecordError("with no token of an answer", name)
+        raise RecordError("with no token of an answer", talk.name)
     gaps = np.flatnonzero(np.diff(last) > 1)
     is_last = np.zeros_like(carries_loss)
     is_last[last[gaps[-1] + 1 if len(gaps) else 0] :] = True

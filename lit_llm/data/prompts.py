@@ -1,39 +1,46 @@
 """Conversations as text: chat templates, and which parts of their text are the words of whom."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lit_llm.data.sandbox import BEGIN, END, ChatEnvironment, compiled, line_of
+from lit_llm.data.sandbox import ChatEnvironment, compiled, line_of
+from lit_llm.data.spans import TRAIN, Inputs, Message, Segment, Span, marked_spans, missing_fields
 from lit_llm.data.tokenizer import Tokenizer
 from lit_llm.usage import home_path
 
-Message = dict[str, str]  # role, content, and what a template may make use of beside them: texts alone
+__all__ = [
+    "SOURCE",
+    "TEMPLATES",
+    "TRAIN",
+    "ChatTemplate",
+    "Message",
+    "Rendered",
+    "Span",
+    "ends_of",
+    "names",
+    "source_of",
+]
+
 TEMPLATES = Path(__file__).parent / "templates"
 SOURCE = "source"  # the name of the template that comes along with a tokenizer
-OPEN, CLOSE = "\ufdd1", "\ufdd2"  # around the number of what is left open; Unicode keeps them out of texts
-MARKS = re.compile(f"{OPEN}(\\d+){CLOSE}|({BEGIN})|({END})")
-MARKER = r"<[^<>\s]+>"  # how templates write control tokens
-FORMS = (str, str.strip, str.lstrip, str.rstrip)  # what a template may do to a message
+MARKER = r"<[^<>\s]+>"  # how templates write special tokens
 ROLE = re.compile(r"[a-z_]{1,32}")  # a role is written into the text of a template, so it is a word
+Variables = Mapping[str, Any]  # what a template is given beside messages
 
 
-class Span(NamedTuple):
-    """A stretch of a rendered conversation.
+class Rendered(NamedTuple):
+    """A conversation as text.
 
     Args:
-        text: What it says.
-        is_content: Whether it is somebody's words, in which nothing is a control token.
-        carries_loss: Whether the assistant has to write it.
+        spans: The text, by whose words they are.
+        left_out: The fields with words that the template does not write, and how often.
     """
 
-    text: str
-    is_content: bool
-    carries_loss: bool
-
-
-Piece = tuple[str | int, bool]  # text of the template or the number of a field; whether it carries loss
+    spans: list[Span]
+    left_out: Counter[str]
 
 
 class ChatTemplate:
@@ -64,7 +71,7 @@ class ChatTemplate:
         except Exception as error:
             raise ValueError(self._told(error)) from error
         self._has_marks = re.search(r"\{%-?\s*generation\s*-?%\}", source) is not None
-        self._structures: dict[Any, list[Piece]] = {}
+        self._prompts: dict[Any, str | None] = {}
         self._frame: tuple[str, str] | None = None
 
     @classmethod
@@ -80,43 +87,48 @@ class ChatTemplate:
         """
         return cls(source_of(name, tokenizer), name, *ends_of(tokenizer))
 
-    def render(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> str:
+    def render(
+        self, messages: Sequence[Message], add_generation_prompt: bool = False, variables: Variables | None = None
+    ) -> str:
         """The text of a conversation.
 
         Args:
             messages: What was said, in order.
             add_generation_prompt: Whether what makes the assistant answer follows.
+            variables: What else the template is given: `tools`, `documents`, or settings of its own.
 
         Raises:
             ValueError: If the template refuses them, fails, or takes too long.
         """
-        return self._rendered(messages, add_generation_prompt, marks=False)
+        return self._rendered(Inputs(messages, variables or {}, traced=False), add_generation_prompt)
 
-    def spans(self, messages: Sequence[Message], add_generation_prompt: bool = False) -> list[Span]:
-        """The text of a conversation in stretches, by whose words they are.
+    def spans(
+        self, messages: Sequence[Message], add_generation_prompt: bool = False, variables: Variables | None = None
+    ) -> list[Span]:
+        """The text of a conversation in stretches, by whose words they are: as in `rendered`."""
+        return self.rendered(messages, add_generation_prompt, variables).spans
 
-        The template is rendered once more with placeholders instead of all that was said. What is left then is the
-        template's own, whatever the messages hold, and between it lie the messages.
+    def rendered(
+        self, messages: Sequence[Message], add_generation_prompt: bool = False, variables: Variables | None = None
+    ) -> Rendered:
+        """The text of a conversation in stretches, by whose words they are; and what was said and is not there.
+
+        All text that is given to the template carries its origin with it, through whatever the template does.
 
         Raises:
-            ValueError: As in `render`; if a message is more than texts; or if the template changes what was said (it
-                may only strip white space): then nobody could tell which tokens are the assistant's.
+            ValueError: As in `render`, or if a role is no word.
         """
-        fields = [(number, key) for number, message in enumerate(messages) for key in message if key != "role"]
+        variables = variables or {}
         for message in messages:
-            if wrong := [key for key, value in message.items() if not isinstance(value, str)]:
-                raise ValueError(
-                    f"the field '{wrong[0]}' of a message is a {type(message[wrong[0]]).__name__}, no text"
-                )
-            if not ROLE.fullmatch(message["role"]):
-                raise ValueError(f"the role {message['role'][:40]!r} is no word of small letters")
-        text = self.render(messages, add_generation_prompt)
-        shape = tuple(
-            tuple((key, bool(value) and (key != "role" or value)) for key, value in m.items()) for m in messages
-        )
-        if (key := (shape, add_generation_prompt)) not in self._structures:
-            self._structures[key] = self._structure(messages, add_generation_prompt)
-        return self._filled(text, self._structures[key], [messages[number][key] for number, key in fields])
+            if not (isinstance(role := message.get("role"), str) and ROLE.fullmatch(role)):
+                raise ValueError(f"the role {str(role)[:40]!r} is no word of small letters")
+        inputs = Inputs(messages, variables, traced=True)
+        text = self._rendered(inputs, add_generation_prompt)
+        segments, left_out = inputs.segments(text), missing_fields(inputs, messages, text)
+        if self._has_marks:
+            untrained = {n for n, message in enumerate(messages) if not message.get(TRAIN, True)}
+            return Rendered(list(marked_spans(segments, untrained)), left_out)
+        return Rendered(list(self._with_loss(segments, messages, variables)), left_out)
 
     @property
     def ends_answers(self) -> bool:
@@ -139,89 +151,84 @@ class ChatTemplate:
         reason = str(error) if isinstance(error, ValueError) or str(error) else type(error).__name__
         return f"the chat template '{self.name}' cannot be rendered: {where}{reason}"
 
-    def _rendered(self, messages: Sequence[Message], add_generation_prompt: bool, marks: bool) -> str:
-        self._environment.start(marks)
+    def _rendered(self, inputs: Inputs, add_generation_prompt: bool) -> str:
+        self._environment.start(inputs.traced)
         given = {"tools": None, "documents": None, "add_generation_prompt": add_generation_prompt, **self.tokens}
         try:
-            return self._template.render(messages=[dict(message) for message in messages], **given)
+            return self._template.render({**given, **inputs.variables, "messages": inputs.messages})
         except Exception as error:  # a template's mistakes are of any kind
             raise ValueError(self._told(error)) from error
 
-    def _structure(self, messages: Sequence[Message], add_generation_prompt: bool) -> list[Piece]:
-        """The template's own text, and between it the numbers of the fields of messages."""
-        is_answer: list[bool] = []
-        opened = []
-        for message in messages:
-            opened.append({"role": message["role"]})
-            for key, value in message.items():
-                if key != "role":
-                    opened[-1][key] = value and f"{OPEN}{len(is_answer)}{CLOSE}"
-                    is_answer.append(key == "content" and message["role"] == "assistant")
-        pieces = list(self._parsed(self._rendered(opened, add_generation_prompt, marks=True)))
-        return pieces if self._has_marks else list(self._with_loss(pieces, is_answer))
+    def _with_loss(self, segments: list[Segment], messages: Sequence[Message], variables: Variables) -> Iterator[Span]:
+        """Let the answers carry loss, with what the model has to write before them, and the token that ends them.
 
-    def _parsed(self, text: str) -> Iterator[Piece]:
-        place, carries_loss = 0, False
-        for mark in MARKS.finditer(text):
-            yield text[place : mark.start()], carries_loss
-            place = mark.end()
-            if mark[1]:
-                yield int(mark[1]), carries_loss
-            else:
-                carries_loss = mark[2] is not None
-        yield text[place:], carries_loss
-
-    def _with_loss(self, pieces: list[Piece], is_answer: list[bool]) -> Iterator[Piece]:
-        """Let the answers carry loss, with what the model has to write before them, and the token that ends them."""
-        lead, end = self._lead_and_end()
-        whose = [isinstance(piece, int) and is_answer[piece] for piece, _ in pieces]
-        for (piece, _), own, before, after in zip(
-            pieces, whose, [False, *whose[:-1]], [*whose[1:], False], strict=True
-        ):
-            if isinstance(piece, int):
-                yield piece, own
+        What the template writes between two parts of an answer, as around a tool call, belongs to the answer.
+        """
+        first: dict[int, int] = {}
+        last: dict[int, int] = {}
+        for place, segment in enumerate(segments):
+            if segment.answer is not None and messages[segment.answer].get(TRAIN, True):
+                first.setdefault(segment.answer, place)
+                last[segment.answer] = place
+        begins, ends = {place: answer for answer, place in first.items()}, set(last.values())
+        for place, (text, given, answer, _) in enumerate(segments):
+            if given is not None:
+                yield Span(text, True, answer in first)
                 continue
-            first = len(end) if before and piece.startswith(end) else 0
-            last = len(piece) - (len(lead) if after and piece[first:].endswith(lead) else 0)
-            yield from ((piece[:first], True), (piece[first:last], False), (piece[last:], True))
+            before = segments[place - 1].answer if place else None
+            after = segments[place + 1].answer if place + 1 < len(segments) else None
+            if before in first and before == after:
+                yield Span(text, False, True)
+                continue
+            end = self._end_in(text) if place - 1 in ends else 0
+            lead = len(text)
+            if (answer := begins.get(place + 1)) is not None:
+                lead = max(end, self._lead_in(text, messages[:answer], variables))
+            parts = ((text[:end], True), (text[end:lead], False), (text[lead:], True))
+            yield from (Span(part, False, carries_loss) for part, carries_loss in parts if part)
+
+    def _lead_in(self, text: str, asked: Sequence[Message], variables: Variables) -> int:
+        """Where the prompt ends in a text of the template before an answer: the model has to write what follows."""
+        settings = tuple((key, v if isinstance(v, bool | int | float) else None) for key, v in variables.items())
+        key = text, asked[-1]["role"] if asked else None, settings
+        if key not in self._prompts:
+            inputs = Inputs(asked, variables, traced=True)
+            try:
+                segments = inputs.segments(self._rendered(inputs, add_generation_prompt=True))
+                self._prompts[key] = segments[-1].text if segments and segments[-1].given is None else ""
+            except ValueError:  # one that asks for more than that
+                self._prompts[key] = None
+        prompt = self._prompts[key]
+        if prompt is None:
+            return len(text)
+        same = min(len(text), len(prompt))
+        return same if text[:same] == prompt[:same] else len(text)
+
+    def _end_in(self, text: str) -> int:
+        """Where the token that ends an answer ends in a text of the template after it; 0: there is none."""
+        if not self.end:
+            return 0
+        if (place := text.find(self.end)) >= 0:
+            return place + len(self.end)
+        other = re.search(MARKER, text)  # as a tool call may have
+        return other.end() if other else 0
 
     def _lead_and_end(self) -> tuple[str, str]:
         """What stands between the prompt and an answer, and what ends one; from a conversation of two messages."""
         if self._frame is None:
             question = {"role": "user", "content": "?"}
-            answer = f"{OPEN}0{CLOSE}"
+            inputs = Inputs([question, {"role": "assistant", "content": "!"}], {}, traced=True)
             try:
-                prompt = self._rendered([question], True, marks=False)
-                whole = self._rendered([question, {"role": "assistant", "content": answer}], False, marks=False)
+                segments = inputs.segments(self._rendered(inputs, False))
             except ValueError:  # one that asks for more than that
-                prompt = whole = ""
-            before, _, after = whole.partition(answer)
+                segments = []
+            place = next((place for place, segment in enumerate(segments) if segment.answer == 1), -1)
+            before, after = (segments[n].text if 0 <= n < len(segments) else "" for n in (place - 1, place + 1))
             eos = [re.escape(self.tokens["eos_token"])] if self.tokens.get("eos_token") else []
-            end = re.match(rf"\s*(?:{'|'.join([*eos, MARKER])})", after)
-            self._frame = before[len(prompt) :] if before.startswith(prompt) else "", end[0] if end else ""
+            end = re.match(rf"\s*(?:{'|'.join([*eos, MARKER])})", after) if place >= 0 else None
+            lead = before[self._lead_in(before, [question], {}) :] if place > 0 else ""
+            self._frame = lead, end[0] if end else ""
         return self._frame
-
-    def _filled(self, text: str, pieces: list[Piece], values: list[str]) -> list[Span]:
-        """The stretches of a rendered text; those of messages may have lost white space at their ends."""
-        spans, place = [], 0
-        for (piece, carries_loss), (following, _) in zip(pieces, [*pieces[1:], ("", False)], strict=True):
-            if isinstance(piece, str):
-                found = piece if text.startswith(piece, place) else None
-            else:
-                value, then = values[piece], following if isinstance(following, str) else ""
-                forms = (form(value) for form in FORMS)
-                found = next((form for form in forms if text.startswith(form + then, place)), None)
-            if found is None:
-                break
-            place += len(found)
-            if found:
-                spans.append(Span(found, isinstance(piece, int), carries_loss))
-        if found is None or place != len(text):
-            raise ValueError(
-                f"the chat template '{self.name}' changes what the messages say, or goes by it, so that nobody can "
-                "tell which of its text is theirs; use one that writes them as they are"
-            )
-        return spans
 
 
 def source_of(name: str, tokenizer: Tokenizer) -> str:

@@ -4,20 +4,19 @@ A template is a program that comes along with a model. Jinja's sandbox keeps it 
 running for ever or filling the memory; here every loop, call and long value is counted, and beyond a bound refused.
 """
 
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from functools import wraps
 from itertools import islice
+from operator import mod
 from typing import Any, NoReturn, cast
 
 import jinja2
 from jinja2 import nodes
-from jinja2.ext import Extension, loopcontrols
-from jinja2.parser import Parser
+from jinja2.ext import loopcontrols
+from jinja2.filters import make_attrgetter
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
-from jinja2.visitor import NodeTransformer
 
 from lit_llm.data.costs import (
     MAX_BITS,
@@ -30,69 +29,20 @@ from lit_llm.data.costs import (
     sized,
     weight,
 )
+from lit_llm.data.sandbox_syntax import Bounded, Generation
+from lit_llm.data.traced import OWN_METHODS, Traced, concat, is_given, lifted
+from lit_llm.data.tracing import follow, followed, method, to_json, written
 
 MAX_SOURCE = 200_000  # characters; the longest published templates have 30,000
 MAX_STEPS = 1_000_000  # turns of loops and calls of one rendering
 CALL = 10  # what a call costs beside a turn of a loop
 CHARACTERS = 100  # read or made in a step, so that a rendering makes no more than 100 million
-BEGIN, END = "\ufdd3", "\ufdd4"  # around what {% generation %} marks; Unicode keeps these characters out of texts
-LEFT_OUT = ("cycler", "joiner", "lipsum")  # globals of Jinja that no chat needs
 NO_FILTERS = ("striptags", "urlize", "wordwrap")  # their time, or what they write, grows faster than the text
 NO_METHODS = ("encode", "expandtabs", "translate")  # of texts, likewise
+# Filters that follow a traced text, or hand on one of their values as it is.
+OF_TEXTS = ("capitalize", "lower", "replace", "reverse", "string", "title", "trim", "upper")
+OF_VALUES = ("attr", "d", "default", "first", "join", "last", "max", "min", "random", "tojson")
 MAX_INDENT = 16  # characters before a line, or between elements, of JSON
-
-
-class _Generation(Extension):
-    """`{% generation %}`, by which a template says what the assistant wrote (of transformers)."""
-
-    tags = {"generation"}  # noqa: RUF012 (as Jinja declares it)
-
-    def parse(self, parser: Parser) -> nodes.Node:
-        """Hand the body to `_mark`."""
-        line = next(parser.stream).lineno
-        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
-        return nodes.CallBlock(self.call_method("_mark"), [], [], body).set_lineno(line)
-
-    def _mark(self, caller: Callable[[], str]) -> str:
-        assert isinstance(self.environment, ChatEnvironment)
-        return f"{BEGIN}{caller()}{END}" if self.environment.marks else caller()
-
-
-class _Bounded(NodeTransformer):
-    """Puts a count into each loop, `~`, slice, comparison and text, which Jinja's sandbox does not see."""
-
-    def visit_For(self, node: nodes.For) -> nodes.For:  # noqa: N802 (Jinja's name)
-        self.generic_visit(node)
-        node.iter = _filter(node.iter, "_counted")
-        return node
-
-    def visit_Concat(self, node: nodes.Concat) -> nodes.Expr:  # noqa: N802
-        self.generic_visit(node)
-        return _filter(nodes.List(node.nodes, lineno=node.lineno), "_joined")
-
-    def visit_Getitem(self, node: nodes.Getitem) -> nodes.Expr:  # noqa: N802
-        self.generic_visit(node)
-        return _filter(node, "_made") if isinstance(node.arg, nodes.Slice) else node
-
-    def visit_Compare(self, node: nodes.Compare) -> nodes.Compare:  # noqa: N802
-        self.generic_visit(node)
-        node.expr = _filter(node.expr, "_made")
-        for operand in node.ops:
-            operand.expr = _filter(operand.expr, "_made")
-        return node
-
-    def visit_List(self, node: nodes.Expr) -> nodes.Expr:  # noqa: N802
-        self.generic_visit(node)
-        return node if getattr(node, "ctx", "load") != "load" else _filter(node, "_made")
-
-    visit_Tuple = visit_Dict = visit_List  # noqa: N815
-
-    def visit_TemplateData(self, node: nodes.TemplateData) -> nodes.Const:  # noqa: N802
-        return nodes.Const(node.data, lineno=node.lineno)  # which is counted each time that it is written
-
-
-def _filter(node: nodes.Node, name: str) -> nodes.Filter:
-    return nodes.Filter(cast(nodes.Expr, node), name, [], [], None, None, lineno=node.lineno)
 
 
 class ChatEnvironment(ImmutableSandboxedEnvironment):
@@ -102,16 +52,17 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
 
     def __init__(self) -> None:
         super().__init__(
-            trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols], finalize=self._printed
+            trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols], finalize=self._printed
         )
-        self.marks = False  # whether what {% generation %} marks is to be seen
+        self.traces = False  # whether what {% generation %} marks is to be seen
         self.steps = self.size = 0
         self.optimized = False  # nothing is computed before it is counted
         now = datetime.now()  # one moment for all: a run has one prompt
-        for name in LEFT_OUT:
-            del self.globals[name]
-        self.globals.update(range=_range, namespace=_Names, raise_exception=_refuse, strftime_now=now.strftime)
-        self.filters["tojson"] = _to_json
+        del self.globals["lipsum"]  # draws words
+        self.globals.update(
+            range=_range, namespace=_Names, raise_exception=_refuse, strftime_now=followed(now.strftime)
+        )
+        self.filters.update(tojson=_to_json, join=_join)
         for name in NO_FILTERS:
             del self.filters[name]
         self.filters = {name: self._checked(name, function) for name, function in self.filters.items()}
@@ -119,11 +70,15 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         self.tests = {name: self._checked(name, cast(Any, function)) for name, function in self.tests.items()}
 
     def _generate(self, source: nodes.Template, *args: Any, **kwargs: Any) -> str:
-        return super()._generate(_Bounded().visit(source), *args, **kwargs)
+        return super()._generate(Bounded().visit(source), *args, **kwargs)
 
-    def start(self, marks: bool) -> None:
+    def start(self, traces: bool) -> None:
         """Count from 0, for one rendering."""
-        self.marks, self.steps, self.size = marks, 0, 0
+        self.traces, self.steps, self.size = traces, 0, 0
+
+    def concat(self, texts: Iterable[str]) -> str:
+        """Texts in a row, as Jinja puts them together."""
+        return cast(str, concat(texts))
 
     def charge(self, steps: int) -> None:
         """Count steps.
@@ -146,6 +101,8 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
                 raise CostError(f"a number of more than {MAX_BITS} bits")
         elif operator == "*" and (weight(left) if right is number else weight(right)) * number > MAX_SIZE:
             raise CostError(f"a value of more than {MAX_SIZE:,} characters")
+        if operator == "%" and isinstance(left, str) and is_given([left, right]):
+            return self._made(follow(mod, (left, right), {}))
         return self._made(super().call_binop(context, operator, left, right))
 
     def call(*args: Any, **kwargs: Any) -> Any:  # the arguments of a template may be called as those here
@@ -158,6 +115,11 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
             if function.__name__ == "join" and given:
                 given[0] = values[1] = list(self._counted(given[0]))
             check_growth(function.__name__, values)
+        if isinstance(text, str) and is_given([*values, *kwargs.values()]):
+            if function.__name__ not in OWN_METHODS:
+                function, given = followed(method(function.__name__)), values
+            elif not isinstance(text, Traced):
+                function = getattr(lifted(text), function.__name__)
         return self._made(ImmutableSandboxedEnvironment.call(self, context, function, *given, **kwargs))
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
@@ -173,7 +135,11 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         @wraps(wrapped)
         def checked(*args: Any, **kwargs: Any) -> str:
             check_widths(value.__self__, [*args, *kwargs.values()])
-            return wrapped(*args, **kwargs)
+            if not is_given([value.__self__, args, kwargs]):
+                return wrapped(*args, **kwargs)
+            form = super(ChatEnvironment, self).wrap_str_format
+            again = lambda text, *args, **kwargs: cast(Any, form(getattr(text, value.__name__)))(*args, **kwargs)  # noqa: E731
+            return follow(again, (value.__self__, *args), kwargs)
 
         return checked
 
@@ -192,6 +158,10 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
                 check_growth(name, values if name == "replace" else [*values[1:2], values[0]])
             elif name == "indent":
                 check_growth("replace", [values[0], "\n", " " * 4 if len(values) < 2 else margin(values[1:])])
+            if name in OF_TEXTS and isinstance(values[0], str) and is_given(values):
+                args = (*args[:skipped], lifted(values[0]), *args[skipped + 1 :])
+            elif name not in OF_VALUES:
+                return self._made(followed(function)(*args, **kwargs))
             return self._made(function(*args, **kwargs))
 
         return checked
@@ -222,14 +192,22 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         return values
 
     def _joined(self, values: list[Any]) -> str:
-        return self._made("".join(map(str, sized(values))))
+        return self._made(concat(map(written, sized(values))))
 
     @jinja2.pass_context  # so that it is not asked of constants alone, and before the rendering
     def _printed(self, _: Any, value: Any) -> Any:
         self.size += weight(value)
         if self.size > MAX_SIZE:
             raise CostError(f"it writes more than {MAX_SIZE:,} characters")
-        return value
+        return written(value) if isinstance(value, list | tuple | dict) else value
+
+
+@jinja2.pass_eval_context
+def _join(context: nodes.EvalContext, value: Any, d: Any = "", attribute: str | int | None = None) -> Any:
+    """Jinja's filter, traced."""
+    if attribute is not None:
+        value = map(make_attrgetter(context.environment, attribute), value)
+    return concat([text for item in value for text in (written(d), written(item))][1:])
 
 
 def _range(*args: int) -> range:
@@ -259,7 +237,7 @@ def _to_json(
     for given in (indent, *(separators or ())):
         if (given if isinstance(given, int) else len(given or "")) > MAX_INDENT:
             raise CostError(f"more than {MAX_INDENT} characters between the elements of JSON")
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    return to_json(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
 def line_of(error: BaseException) -> int | None:

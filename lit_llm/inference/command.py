@@ -125,7 +125,7 @@ def _prompt(line: str, place: str) -> "str | list[Message]":
     except RecursionError as error:
         raise ValueError(f"{place} is no JSON: it is nested without end") from error
     if isinstance(value, dict) and isinstance(value.get("messages"), list):
-        from lit_llm.data.records import spoken
+        from lit_llm.data.messages import spoken
 
         messages = spoken(place, value["messages"])
         if not messages or messages[-1]["role"] == "assistant":

@@ -72,10 +72,10 @@ class Records(Origins):
             return None
         prepared = self.data.prepared
         talk = prepared.talks[self.split][found]
-        encoded = ChatEncoder(prepared.tokenizer, prepared.template).encode(talk.messages)
-        return Origin(
-            re.sub(r"^'.*/", "'", talk.name), len(encoded.ids) - 1, tuple(prepared.template.spans(talk.messages))
-        )
+        told = (talk.messages, False, talk.variables)
+        encoded = ChatEncoder(prepared.tokenizer, prepared.template).encode(*told)
+        name = re.sub(r"^'.*/", "'", talk.name)
+        return Origin(name, len(encoded.ids) - 1, tuple(prepared.template.spans(*told)))
 
 
 class LabelledTexts(Origins):

@@ -9,8 +9,10 @@ import pytest
 from cli_runs import call
 from instruction_rows import CONFIG, T, alpaca, data, learnt, write
 
+from lit_llm.data.forms import Forms
 from lit_llm.data.instructions import Instructions
-from lit_llm.data.records import Record, RecordError, messages_of
+from lit_llm.data.messages import RecordError
+from lit_llm.data.records import Record
 from lit_llm.data.tokenizer import Bytes
 
 BAD = {
@@ -48,11 +50,11 @@ def test_a_bad_record_is_an_error_or_counted(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "roles", ["user", "user user assistant", "user assistant user", "system", "user system assistant", "tool", ""]
+    "roles", ["user", "assistant user", "user tool assistant", "system", "user system assistant", "tool", ""]
 )
 def test_roles_in_disorder(roles: str) -> None:
     with pytest.raises(RecordError) as refused:
-        messages_of(Record("row 1", {"messages": [{"role": role, "content": "a"} for role in roles.split()]}))
+        Forms().talk(Record("row 1", {"messages": [{"role": role, "content": "a"} for role in roles.split()]}))
     assert refused.value.kind == "role order"
 
 

@@ -218,31 +218,8 @@ def test_control_tokens_that_a_tokenizer_lacks_are_text() -> None:
     assert Bytes().decode(encoded.ids.tolist()) == template.render(turns("a", "b"))
 
 
-@pytest.mark.parametrize(
-    "change",
-    ["content | upper", "content[:-1]", "content.replace('a', 'b')", "content | reverse"],
-)
-def test_a_template_that_changes_what_was_said_is_refused(change: str) -> None:
-    template = ChatTemplate(f"{{% for m in messages %}}{{{{ m.{change} }}}};{{% endfor %}}", "mine.jinja")
-    with pytest.raises(ValueError, match=r"'mine\.jinja' changes what the messages say"):
-        template.spans(turns("a.b.aa", "banana."))
-
-
-def test_a_template_that_goes_by_what_was_said_is_refused() -> None:
-    template = ChatTemplate("{% for m in messages %}{{ '!' if 'x' in m.content else '' }}{{ m.content }}{% endfor %}")
-    assert [span.text for span in template.spans(turns("a", "b"))] == ["a", "b"]
-    with pytest.raises(ValueError, match="or goes by it"):
-        template.spans(turns("x", "b"))
-
-
 @pytest.mark.parametrize("role", ["<|system|>", "User", "", "a b"])
 def test_a_role_is_a_word(role: str) -> None:
     """It becomes part of the template's text."""
     with pytest.raises(ValueError, match="is no word of small letters"):
         ChatTemplate.of("chatml", Bytes()).spans([{"role": role, "content": "a"}])
-
-
-def test_a_field_that_is_no_text() -> None:
-    messages: Any = [{"role": "user", "content": ["a"]}]
-    with pytest.raises(ValueError, match="the field 'content' of a message is a list, no text"):
-        ChatTemplate.of("chatml", Bytes()).spans(messages)
