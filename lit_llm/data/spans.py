@@ -112,8 +112,8 @@ class Inputs:
                 message, field, _ = self.given[part.given]
                 if message in self._answers and field != "name" and part.start >= ends[part.given]:
                     answer = message
-                ends[part.given] = max(ends[part.given], part.start + part.length)
-            follows = part.given is None or part.start == last.start + last.length
+                ends[part.given] = max(ends[part.given], part.end)
+            follows = part.given is None or part.start == last.end
             segment = Segment(piece, part.given, answer, part.generated)
             if found and follows and found[-1][1:] == segment[1:]:
                 found[-1] = segment._replace(text=found[-1].text + piece)
@@ -131,7 +131,7 @@ class Inputs:
         shown = defaultdict[int, list[tuple[int, int]]](list)
         for part in lifted(text)._parts:
             if part.given is not None:
-                shown[part.given].append((part.start, part.start + part.length))
+                shown[part.given].append((part.start, part.end))
         fields = defaultdict[tuple[int | None, str], list[int]](list)
         for number, (message, field, words) in enumerate(self.given):
             if field not in NO_WORDS and words.strip():
@@ -169,12 +169,14 @@ def missing_fields(inputs: Inputs, messages: Sequence[Message], text: str) -> Co
 
 def marked_spans(segments: Iterable[Segment], untrained: set[int]) -> Iterator[Span]:
     """Spans of a template with {% generation %}: what it marks carries loss, but for answers that are not to train."""
-    run: list[Segment] = []
-    for segment in [*segments, Segment("", None, None, False)]:
-        if segment.generated:
-            run.append(segment)
-            continue
-        carries_loss = untrained.isdisjoint(part.answer for part in run if part.answer is not None)
-        yield from (Span(part.text, part.given is not None, carries_loss) for part in run)
-        run = []
-        yield from [Span(segment.text, segment.given is not None, False)] if segment.text else []
+    segments = list(segments)
+    owner: int | None = None  # of the words before
+    for place, (text, given, answer, is_generated) in enumerate(segments):
+        if place and not (is_generated and segments[place - 1].generated):
+            owner = None
+        following = segments[place + 1] if place + 1 < len(segments) else None
+        if given is not None:
+            owner = answer
+        elif owner is None and following is not None and following.generated:
+            owner = following.answer
+        yield Span(text, given is not None, is_generated and owner not in untrained)

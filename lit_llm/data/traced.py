@@ -15,12 +15,19 @@ class Part(NamedTuple):
         given: Number of the given text that it was taken from. None: the template wrote it.
         start: Its place in that text.
         generated: Whether it stands in a {% generation %} block.
+        escaped: Whether all of it stands for one character of that text.
     """
 
     length: int
     given: int | None = None
     start: int = 0
     generated: bool = False
+    escaped: bool = False
+
+    @property
+    def end(self) -> int:
+        """Where it ends in the given text."""
+        return self.start + (1 if self.escaped else self.length)
 
 
 class Traced(str):

@@ -105,10 +105,10 @@ def _escaped(text: str, escape: Callable[[str], str]) -> str:
     whole = escape(plain(text))[1:-1]
     if len(whole) == len(text) or not isinstance(text, Traced):
         return Traced(whole, text._parts) if isinstance(text, Traced) else whole
-    written, place = [], 0
+    made_of, place = [], 0
     for part in text._parts:
         for start in range(part.start, part.start + part.length):
             made = escape(str.__getitem__(text, place))[1:-1]
-            written.append(Traced(made, (part._replace(length=len(made), start=start),)))
+            made_of.append(Traced(made, (part._replace(length=len(made), start=start, escaped=len(made) > 1),)))
             place += 1
-    return concat(written, traced=True)
+    return concat(made_of, traced=True)
