@@ -176,7 +176,7 @@ def marked_spans(segments: Iterable[Segment], untrained: set[int]) -> Iterator[S
             owner = None
         following = segments[place + 1] if place + 1 < len(segments) else None
         if given is not None:
-            owner = answer
+            owner = -1 if answer is None else answer
         elif owner is None and following is not None and following.generated:
             owner = following.answer
         yield Span(text, given is not None, is_generated and owner not in untrained)
