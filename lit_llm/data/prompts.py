@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -217,16 +218,17 @@ class ChatTemplate:
         """What stands between the prompt and an answer, and what ends one; from a conversation of two messages."""
         if self._frame is None:
             question = {"role": "user", "content": "?"}
-            inputs = Inputs([question, {"role": "assistant", "content": "!"}], {}, traced=True)
-            try:
-                segments = inputs.segments(self._rendered(inputs, False))
-            except ValueError:  # one that asks for more than that
-                segments = []
+            segments, variables = list[Segment](), dict[str, Any]()
+            for variables in ({}, {"tools": []}):  # some demand tools
+                inputs = Inputs([question, {"role": "assistant", "content": "!"}], variables, traced=True)
+                with suppress(ValueError):  # one that asks for more than that
+                    segments = inputs.segments(self._rendered(inputs, False))
+                    break
             place = next((place for place, segment in enumerate(segments) if segment.answer == 1), -1)
             before, after = (segments[n].text if 0 <= n < len(segments) else "" for n in (place - 1, place + 1))
             eos = [re.escape(self.tokens["eos_token"])] if self.tokens.get("eos_token") else []
             end = re.match(rf"\s*(?:{'|'.join([*eos, MARKER])})", after) if place >= 0 else None
-            lead = before[self._lead_in(before, [question], {}) :] if place > 0 else ""
+            lead = before[self._lead_in(before, [question], variables) :] if place > 0 else ""
             self._frame = lead, end[0] if end else ""
         return self._frame
 

@@ -40,7 +40,7 @@ CHARACTERS = 100  # read or made in a step, so that a rendering makes no more th
 NO_FILTERS = ("striptags", "urlize", "wordwrap")  # their time, or what they write, grows faster than the text
 NO_METHODS = ("encode", "expandtabs", "translate")  # of texts, likewise
 # Filters that follow a traced text, or hand on one of their values as it is.
-OF_TEXTS = ("capitalize", "lower", "replace", "reverse", "string", "title", "trim", "upper")
+OF_TEXTS = ("capitalize", "lower", "replace", "reverse", "string", "trim", "upper")
 OF_VALUES = ("attr", "d", "default", "first", "join", "last", "max", "min", "random", "tojson")
 MAX_INDENT = 16  # characters before a line, or between elements, of JSON
 

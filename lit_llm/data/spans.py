@@ -169,12 +169,14 @@ def missing_fields(inputs: Inputs, messages: Sequence[Message], text: str) -> Co
 
 def marked_spans(segments: Iterable[Segment], untrained: set[int]) -> Iterator[Span]:
     """Spans of a template with {% generation %}: what it marks carries loss, but for answers that are not to train."""
-    run: list[Segment] = []
-    for segment in [*segments, Segment("", None, None, False)]:
-        if segment.generated:
-            run.append(segment)
-            continue
-        carries_loss = untrained.isdisjoint(part.answer for part in run if part.answer is not None)
-        yield from (Span(part.text, part.given is not None, carries_loss) for part in run)
-        run = []
-        yield from [Span(segment.text, segment.given is not None, False)] if segment.text else []
+    segments = list(segments)
+    owner: int | None = None  # of the words before
+    for place, (text, given, answer, is_generated) in enumerate(segments):
+        if place and not (is_generated and segments[place - 1].generated):
+            owner = None
+        following = segments[place + 1] if place + 1 < len(segments) else None
+        if given is not None:
+            owner = -1 if answer is None else answer
+        elif owner is None and following is not None and following.generated:
+            owner = following.answer
+        yield Span(text, given is not None, is_generated and owner not in untrained)

@@ -63,7 +63,7 @@ def _obey(settings: dict[str, Any], tokenizer: Tokenizer, control: dict[str, int
         tokenizer.end_of_text = end
     known = dict.fromkeys(i for i in settings["eos_token_ids"] if i in control.values())
     tokenizer.other_ends = tuple(i for i in known if i != tokenizer.end_of_text)
-    if settings["add_bos_token"] is not None:
+    if settings["add_bos_token"] is not None and not isinstance(tokenizer, TokenizerJSON | Ranks):
         tokenizer.begin_of_text = begin if settings["add_bos_token"] and begin in control.values() else None
     template = tokenizer.chat_template = settings["chat_template"]
     if template and tokenizer.begin_of_text is None and begin in control.values() and "bos_token" in template:

@@ -55,8 +55,10 @@ class TokenizerJSON(Tokenizer):
                 f"{vocab.get(wrong[0])}"
             )
         self.vocab_size = max(vocab.values()) + 1
-        self._bytes = _bytes_of(vocab, set(added), data["decoder"])
-        self.adds_space = self.decode_bytes(self.encode("a").tolist()) == b" a"
+        self._names, self._decoder = {i: name for name, i in vocab.items()}, self._runner.decoder
+        self._bytes = _bytes_of(self._names, data["decoder"], self._decoder)
+        first = self.encode("a").tolist()
+        self.adds_space = bool(first) and self.decode_bytes(first) == f" {self.decode(first)}".encode()
 
     @property
     def special_ids(self) -> dict[str, int]:
@@ -80,13 +82,13 @@ class TokenizerJSON(Tokenizer):
         return np.array(self._runner.encode(well_formed(text), add_special_tokens=False).ids, dtype=np.uint32)
 
     def decode_bytes(self, ids: Sequence[int]) -> bytes:
-        """The bytes of the ids; control tokens are spelt out, and an id that the vocabulary leaves free is silent.
-
-        Kinds that join words by rules of their own (WordPiece) are left to the library, whole texts at a time.
-        """
-        if self._bytes is None:
-            return self._runner.decode(list(ids), skip_special_tokens=False).replace(MARK, "").encode()
+        """The bytes of the ids, as in the middle of a text; an id that the vocabulary leaves free is silent."""
         return b"".join(self._bytes.get(i, b"") for i in ids)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text that the library's decoder makes of the ids; special tokens are spelt out."""
+        names = [self._names[i] for i in ids if i in self._names]
+        return " ".join(names) if self._decoder is None else self._decoder.decode(names)
 
     def state(self) -> dict[str, Any]:
         """The file, and what its folder says of the text around."""
@@ -124,27 +126,40 @@ def _marked(data: dict[str, Any], control: set[str]) -> dict[str, Any]:
     return {**data, "model": model, "added_tokens": added, **without}
 
 
-def _bytes_of(vocab: dict[str, int], added: set[str], decoder: dict[str, Any] | None) -> dict[int, bytes] | None:
-    """The bytes of each id, by what the decoder does to a piece; None if it looks at more than the piece."""
+def _bytes_of(names: dict[int, str], decoder: dict[str, Any] | None, runner: Any) -> dict[int, bytes]:
+    """The bytes of each id in the middle of a text: added tokens go through the decoder like all others."""
     steps = decoder.get("decoders", [decoder]) if decoder else []
     kinds = {step["type"] for step in steps}
     if kinds == {"ByteLevel"}:
         byte_of = {char: byte for byte, char in enumerate(byte_alphabet())}
         return {
-            i: token.encode() if token in added or set(token) - byte_of.keys() else bytes(byte_of[c] for c in token)
-            for token, i in vocab.items()
+            i: token.encode() if set(token) - byte_of.keys() else bytes(byte_of[c] for c in token)
+            for i, token in names.items()
         }
     spellings = [_spelling(step) for step in steps if step["type"] in ("Replace", "Metaspace")]
-    if not kinds or kinds - {"Replace", "Metaspace", "ByteFallback", "Fuse", "Strip"} or None in spellings:
-        return None
+    is_simple = kinds <= {"Replace", "Metaspace", "ByteFallback", "Fuse"} | ({"Strip"} if "Fuse" in kinds else set())
     pieces = {}
-    for token, i in vocab.items():
-        text = token
-        for old, new in () if token in added else filter(None, spellings):
-            text = text.replace(old, new)
-        byte = re.fullmatch("<0x([0-9A-F]{2})>", text) if "ByteFallback" in kinds else None
-        pieces[i] = bytes.fromhex(byte[1]) if byte else text.encode()
+    for i, token in names.items():
+        byte = re.fullmatch("<0x([0-9A-Fa-f]{2})>", token) if "ByteFallback" in kinds else None
+        if byte:
+            pieces[i] = bytes.fromhex(byte[1])
+        elif kinds and is_simple and None not in spellings:
+            text = token
+            for old, new in filter(None, spellings):
+                text = text.replace(old, new)
+            pieces[i] = text.encode()
+        else:
+            pieces[i] = _between(token, runner)
     return pieces
+
+
+def _between(token: str, runner: Any) -> bytes:
+    """The bytes that a decoder makes of a token between two others."""
+    if runner is None:
+        return f" {token}".encode()
+    before, after = runner.decode(["a"]), runner.decode(["a", "a"])
+    whole = runner.decode(["a", token, "a"])
+    return whole[len(before) : len(whole) - (len(after) - len(before))].encode()
 
 
 def _spelling(step: dict[str, Any]) -> tuple[str, str] | None:

@@ -160,7 +160,17 @@ def concat(texts: Iterable[str], traced: bool = False) -> Any:
     whole = "".join(texts)
     if not traced and Traced not in map(type, texts):
         return whole
-    return Traced(whole, [part for text in texts for part in lifted(text)._parts])
+    parts: list[Part] = []
+    own = 0  # characters of the template since the last part
+    for text in texts:
+        if not isinstance(text, Traced):
+            own += len(text)
+            continue
+        if own:
+            parts.append(Part(own))
+            own = 0
+        parts.extend(text._parts)
+    return Traced(whole, [*parts, Part(own)] if own else parts)
 
 
 def generated(text: str) -> Traced:

@@ -10,6 +10,7 @@ import pytest
 from chat_tokenizers import KINDS, TEXT, byte_level, turns
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import processors
 from transformers import PreTrainedTokenizerFast
 
 from lit_llm.data.bpe import PATTERN, TokenizerFile
@@ -31,11 +32,11 @@ CONVERSATIONS = {
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Tokenizer, Any]:
     """A tokenizer of ours and the same of transformers."""
     make, kind = KINDS[request.param]
-    theirs = PreTrainedTokenizerFast(tokenizer_object=make(), bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    made = make()
+    made.post_processor = processors.TemplateProcessing("<s> $A", "<s> $A $B", [("<s>", 1)])
+    theirs = PreTrainedTokenizerFast(tokenizer_object=made, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
     folder = tmp_path_factory.mktemp("tokenizer")
     theirs.save_pretrained(folder)
-    settings = json.loads((folder / "tokenizer_config.json").read_text())
-    (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "add_bos_token": True}))
     ours = tokenizer_of(folder)
     assert type(ours) is kind
     assert (ours.begin_of_text, ours.end_of_text) == (1, 2)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from tiny_tokenizers import TEXT
+from transformers import AutoTokenizer
 
 from lit_llm.data.bpe import END_OF_TEXT, train_bpe
 from lit_llm.data.tokenizer import from_state, to_state
@@ -61,14 +62,17 @@ TEMPLATE = {
 }
 
 
-def test_the_begin_of_a_text_is_a_rule_of_the_tokenizer_or_of_its_settings(tmp_path: Path) -> None:
-    """The settings win; a token that is called so and not put before texts is none."""
+def test_the_begin_of_a_text_is_a_rule_of_the_tokenizer(tmp_path: Path) -> None:
+    """Of tokenizer.json's post-processor alone, as transformers 5.23 does; 4.57 went by add_bos_token."""
     with_rule = {**json.loads(CONTENT), "post_processor": {"type": "Sequence", "processors": [TEMPLATE]}}
     begin = {"bos_token": "<|endoftext|>"}
-    assert tokenizer_of(folder(tmp_path, tokenizer_config=begin)).begin_of_text is None
-    assert tokenizer_of(folder(tmp_path, with_rule)).begin_of_text == 299
-    assert tokenizer_of(folder(tmp_path, tokenizer_config={**begin, "add_bos_token": True})).begin_of_text == 298
-    assert tokenizer_of(folder(tmp_path, with_rule, tokenizer_config={"add_bos_token": False})).begin_of_text is None
+    for content, wanted in ((json.loads(CONTENT), None), (with_rule, 299)):
+        for said in ({}, {"add_bos_token": True}, {"add_bos_token": False}):
+            settings = {**begin, **said, "tokenizer_class": "PreTrainedTokenizerFast"}
+            path = folder(tmp_path, content, tokenizer_config=settings)
+            assert tokenizer_of(path).begin_of_text == wanted
+            theirs = AutoTokenizer.from_pretrained(path)("a").input_ids
+            assert theirs[: len(theirs) - 1] == ([] if wanted is None else [wanted])
 
 
 def test_the_chat_template_is_kept(tmp_path: Path) -> None:
@@ -81,7 +85,7 @@ def test_the_chat_template_is_kept(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_carries_all_of_it(tmp_path: Path) -> None:
-    settings = {"chat_template": "{{ messages }}", "add_bos_token": True, "bos_token": "<|user|>"}
+    settings = {"chat_template": "{{ messages }}", "bos_token": "<|user|>"}
     tokenizer = tokenizer_of(folder(tmp_path, tokenizer_config=settings))
     again = from_state(json.loads(json.dumps(to_state(tokenizer))))
     for name in ("begin_of_text", "end_of_text", "chat_template", "vocab_size", "adds_space"):
