@@ -15,12 +15,14 @@ class Pretraining(TextDataModule):
     """Next-token training on any text.
 
     The corpus is tokenized once, into a cache that later runs and all ranks share. Documents are joined by the
-    end-of-text token and split as wholes; a single long text is split by position. Training windows come in an order
-    that depends on the seed and the epoch alone; validation covers the whole held-out text, each token scored once.
+    end-of-text token and split as wholes; a single text, and a few that cannot meet the shares, are split by position.
+    Training windows come in an order that depends on the seed and the epoch alone; validation covers the whole held-out
+    text, each token scored once.
 
     Args:
-        source: A file (.txt .md .py .rst .jsonl .jsonl.gz .parquet), a folder, a glob, a Hugging Face data set id,
-            `stdlib` (the source of Python's own standard library, which needs no download), or a list of them.
+        source: A file (.txt .text .md .markdown .py .rst .json .jsonl .ndjson, each also with .gz, or .parquet), a
+            folder, a glob, a Hugging Face data set id, `stdlib` (the source of Python's own standard library, which
+            needs no download), or a list of them.
         tokenizer: Turns text into ids.
         block_size: Length of a window in tokens.
         batch_size: Windows a batch, on each device.
@@ -31,6 +33,8 @@ class Pretraining(TextDataModule):
         reading: How the sources are read.
         cache_dir: Where token files are kept. None: LIT_LLM_CACHE, or the user's cache folder.
         num_workers: Processes that gather batches ahead; 0 is fastest unless the disk is slow.
+        end_of_text: Special token of the tokenizer that stands between documents, as `</s>`. None: the one that the
+            tokenizer names itself.
 
     Raises:
         ValueError: If a size or share is out of range, or a source does not exist.
@@ -49,8 +53,11 @@ class Pretraining(TextDataModule):
         reading: Reading = Reading(),  # noqa: B008 (never changed)
         cache_dir: str | None = None,
         num_workers: int = 0,
+        end_of_text: str | None = None,
     ) -> None:
         super().__init__(tokenizer, block_size, batch_size)
+        if end_of_text is not None:
+            tokenizer.end_at(end_of_text)
         if stride is not None and stride < 1:
             raise ValueError(f"stride {stride} cannot be: it is at least 1")
         refuse_shares(val_fraction, test_fraction)

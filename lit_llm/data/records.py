@@ -1,20 +1,19 @@
 """Records of instructions and of preferences, read from files and from the hub: as conversations of messages."""
 
-import gzip
-import json
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lit_llm.data.json_rows import JSON, json_rows
+from lit_llm.data.kinds import kind_of
 from lit_llm.data.prompts import Message
-from lit_llm.data.rows import hub_data, json_lines, names_data_set, parquet_rows, reachable, readable
+from lit_llm.data.rows import hub_data, names_data_set, parquet_rows, reachable, refuse_kind
 from lit_llm.data.sources import Reading
 from lit_llm.data.tokenizer import well_formed
 from lit_llm.usage import home_path
 
 SAMPLE = Path(__file__).parent / "samples" / "instructions.jsonl"
-SUFFIXES = (".json", ".json.gz", ".jsonl", ".jsonl.gz", ".parquet")
+SUFFIXES = (*JSON, *(f"{suffix}.gz" for suffix in JSON), ".parquet")
 SPEAKERS = {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant"}
 KNOWN_ROLES = ("system", "user", "assistant")
 
@@ -54,15 +53,12 @@ def read_records(source: str, reading: Reading) -> Iterator[Record]:
 def _rows(source: str, reading: Reading) -> Iterator[tuple[str, Any]]:
     path = SAMPLE if source == "sample" else home_path(source)
     if source and path.is_file():
-        if not path.name.endswith(SUFFIXES):
-            raise ValueError(f"'{source}' is of no kind that holds records; the kinds are {', '.join(SUFFIXES)}")
-        if path.suffix == ".parquet":
-            name, unit, rows = str(path), "row", parquet_rows(path, ())
-        elif ".jsonl" in path.name:
-            name, unit, rows = str(path), "line", json_lines(path)
-        else:
-            name, unit, rows = str(path), "record", enumerate(_json_list(path), start=1)
-    elif path.is_dir() or source.endswith(SUFFIXES) or not names_data_set(source):
+        kind = kind_of(path)
+        if kind not in SUFFIXES:
+            refuse_kind(path, f"'{source}' is of no kind that holds records; the kinds are {', '.join(SUFFIXES)}")
+        name = str(path)
+        unit, rows = ("row", parquet_rows(path, ())) if kind == ".parquet" else json_rows(path)
+    elif path.is_dir() or source.lower().endswith(SUFFIXES) or not names_data_set(source):
         raise ValueError(f"there is no file '{source}'; name one ({', '.join(SUFFIXES)}), or a data set as owner/name")
     else:
         name, unit, rows = source, "row", _hub_rows(source, reading)
@@ -72,21 +68,6 @@ def _rows(source: str, reading: Reading) -> Iterator[tuple[str, Any]]:
 def _hub_rows(name: str, reading: Reading) -> Iterator[tuple[int, Any]]:
     with reachable(name):
         yield from enumerate(hub_data(name, (), reading, reading.streaming), start=1)
-
-
-def _json_list(path: Path) -> list[Any]:
-    try:
-        with readable(path), gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
-            text = file.read()
-    except (EOFError, zlib.error) as error:
-        raise ValueError(f"'{path}' is damaged or cut short: {error}") from error
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, or nested without end
-        raise ValueError(f"'{path}' is no JSON: {error}") from error
-    if not isinstance(content, list):
-        raise ValueError(f"'{path}' holds a {type(content).__name__}, and not a list of records")
-    return content
 
 
 def messages_of(record: Record) -> list[Message]:
