@@ -224,7 +224,8 @@ def test_generate_answers(tmp_path: Path, capsys: Any) -> None:
     assert lines[0]["messages"] == asked
     model, config = TextModel.from_source(tmp_path / "m"), SimpleNamespace(chat=False, template=None, system="be")
     told = {"role": "system", "content": "be"}
-    (one, other, own), _ = encode(model, [asked, [told, *asked], [{**told, "content": "or"}, *asked]], Asked(), config)
+    talks = {"line 1": asked, "line 2": [told, *asked], "line 3": [{**told, "content": "or"}, *asked]}
+    (one, other, own), _ = encode(model, talks, Asked(), config)
     assert one == other != own
     for wrong, told in ((messages, "ask for no answer"), ([{"role": "user"}], "has no 'role' and 'content'")):
         Path("prompts").write_text(json.dumps({"messages": wrong}))
