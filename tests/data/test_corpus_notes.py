@@ -11,9 +11,10 @@ from source_files import write
 from lit_llm.data.bpe import BPE, TokenizerFile, train_bpe
 from lit_llm.data.pretraining import Pretraining
 from lit_llm.data.sources import Reading
-from lit_llm.data.tokenizer import Bytes, Characters, Tokenizer, from_state, to_state
+from lit_llm.data.tokenizer import Bytes, Tokenizer, from_state, to_state
 
 MARK = "<|endoftext|>"
+Capture = pytest.CaptureFixture[str]
 
 
 def told(capsys: Capture, source: Path, tokenizer: Tokenizer | None = None, **settings: Any) -> list[str]:
@@ -38,7 +39,7 @@ def documents(folder: Path, texts: list[str]) -> Path:
 
 def test_what_is_all_right_takes_one_line(tmp_path: Path, capsys: Capture) -> None:
     assert len(told(capsys, documents(tmp_path / "a", ["the same length"] * 9), val_fraction=0)) == 1
-    assert len(told(capsys, write(tmp_path / "b.txt", ["one text " * 20]), Characters())) == 1
+    assert len(told(capsys, write(tmp_path / "b.txt", ["one text " * 20]))) == 1
 
 
 def test_files_that_are_left_out(tmp_path: Path, capsys: Capture) -> None:
@@ -51,10 +52,9 @@ def test_files_that_are_left_out(tmp_path: Path, capsys: Capture) -> None:
 
 
 def test_a_share_that_documents_cannot_meet(tmp_path: Path, capsys: Capture) -> None:
-    _, told_of_it = told(capsys, documents(tmp_path / "a", ["a text " * 100] * 2), val_fraction=0.05)
-    assert told_of_it.startswith(
-        "whole documents cannot meet val_fraction 0.05, so the text is cut by position: 5.0% are"
-    )
+    first, line = told(capsys, documents(tmp_path / "a", ["a text " * 100] * 2), val_fraction=0.05)
+    assert "1 texts occur again, on the same side" in first
+    assert line.startswith("whole documents cannot meet val_fraction 0.05, so the text is cut by position: 5.0% are")
     texts = ["giant " * 20_000, *(f"text {i}" for i in range(1200))]
     path = write(tmp_path / "b.jsonl", texts)
     lines = told(capsys, path, val_fraction=0.4)
