@@ -1,5 +1,6 @@
 """Rows of JSON files in any form: JSON lines, one array, an object around one, objects one after the other."""
 
+import codecs
 import io
 import json
 import re
@@ -15,6 +16,7 @@ JSON = (".json", ".jsonl", ".ndjson")
 OF_RECORDS = {"messages", "conversations", "conversation", "prompt", "chosen", "rejected", "history", "tools"}
 AROUND = {"data", "dataset", "documents", "entries", "examples", "instances", "items", "records", "results", "rows"}
 AROUND |= {"samples", "train"}
+OF_OBJECTS = re.compile(rb"\s*\[\s*[{\]]")
 BETWEEN = re.compile(r"\s*,?\s*")
 
 
@@ -50,6 +52,8 @@ def _has_lines(path: Path) -> bool:
     with _utf8_lines(path) as lines:
         filled = (line for line in lines if line.strip())
         first, second = next(filled, b""), next(filled, b"")
+    if not second and first.removeprefix(codecs.BOM_UTF8).lstrip().startswith(b"["):
+        return OF_OBJECTS.match(first.removeprefix(codecs.BOM_UTF8)) is None
     try:
         value = json.loads(first or b"null")
     except json.JSONDecodeError as error:  # an object over several lines breaks off at the end of its first one
@@ -58,9 +62,7 @@ def _has_lines(path: Path) -> bool:
         return not (goes_on and error.doc.lstrip("\ufeff \t\r\n").startswith(("[", "{")))
     except (ValueError, RecursionError):
         return True  # refused with its number
-    if second or not isinstance(value, list | dict):
-        return True
-    return _around(path, value) is None if isinstance(value, dict) else bool(value) and not isinstance(value[0], dict)
+    return bool(second) or not isinstance(value, dict) or _around(path, value) is None
 
 
 def _lines(path: Path) -> Iterator[Row]:

@@ -22,7 +22,7 @@ class Access:
     """How a file or a data set is opened.
 
     Args:
-        encoding: Encoding of plain text files. A byte-order mark is dropped; line ends stay as they are.
+        encoding: Encoding of plain text and of CSV. A byte-order mark is dropped; line ends stay as they are.
         subset: Configuration of a Hugging Face data set.
         split: Split of a Hugging Face data set.
         revision: Commit, branch or tag of a Hugging Face data set. None: the newest.

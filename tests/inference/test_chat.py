@@ -182,8 +182,8 @@ def test_lines_of_a_pipe(tmp_path: Path, capsys: Any, monkeypatch: pytest.Monkey
     assert saved["source"] == str(folder)
     assert saved["messages"][-1] == {"role": "assistant", "content": COMMANDS}
     for line, told in (("z" * 80, "the message is too long: its 80 tokens"), ("/x", "there is no command '/x'")):
-        monkeypatch.setattr("sys.stdin", io.StringIO(line))
-        assert told in refusal(call(capsys, "chat", folder))
+        monkeypatch.setattr("sys.stdin", io.StringIO(f"who?\n\n{line}\nwho?\n"))
+        assert refusal(call(capsys, "chat", folder)).startswith(f"line 3: {told}")
 
 
 WRONG = {
