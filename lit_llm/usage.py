@@ -4,6 +4,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -86,6 +87,21 @@ def guarded(prog: str, command: Callable[[], int]) -> int:
         if not raised_here(refusal):
             raise
         fail(prog, str(refusal), error)
+
+
+@contextmanager
+def at(place: str) -> Iterator[None]:
+    """Name the place of one of many texts in what is refused of it.
+
+    Args:
+        place: What a user finds it by, as `line 3`. Empty: it is the only one.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if not place or not raised_here(error):
+            raise
+        raise ValueError(f"{place}: {error}") from error
 
 
 def home_path(name: str | Path) -> Path:

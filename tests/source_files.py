@@ -21,11 +21,15 @@ def texts(source: object, **reading: Any) -> list[str]:
 def write(path: Path, rows: list[str], field: str = "text") -> Path:
     """A file of the kind that its name says, with a text in each row, or all in one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = "".join(json.dumps({"n": 7, field: row}) + "\n" for row in rows).encode()
-    if path.suffix == ".parquet":
+    kind, records = path.name.lower().removesuffix(".gz"), [{"n": 7, field: row} for row in rows]
+    if kind.endswith(".parquet"):
         pyarrow.parquet.write_table(pyarrow.table({"n": [7] * len(rows), field: rows}), path)
-    elif path.name.endswith(".jsonl.gz"):
-        path.write_bytes(gzip.compress(lines))
+        return path
+    if kind.endswith(".json"):
+        content = json.dumps(records, indent=1)
+    elif kind.endswith((".jsonl", ".ndjson")):
+        content = "".join(json.dumps(record) + "\n" for record in records)
     else:
-        path.write_bytes(lines if path.suffix == ".jsonl" else "".join(rows).encode())
+        content = "".join(rows)
+    path.write_bytes(gzip.compress(content.encode()) if path.name.lower().endswith(".gz") else content.encode())
     return path

@@ -1,5 +1,6 @@
 """The texts of all splits: sources that are trained on, each of which is known by its number, and those of a split."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -26,6 +27,7 @@ class Corpora(Source):
 
     def __init__(self, found: SplitSources, reading: Reading) -> None:
         self.found, self.current = found, 0  # the number of the source that a document was last taken from
+        self.reading, self.has_told = reading, False
         self.parts = [Source(list(named.parts), named.reading(reading)) for named in found.train]
         self.own = {
             split: [Source(list(named.parts), named.reading(reading)) for named in sources]
@@ -38,6 +40,19 @@ class Corpora(Source):
                     f"--data.{split}_source must not be trained on, got '{both[0]}', which --data.source holds as "
                     "well; move it out of there"
                 )
+
+    def _all(self) -> list[Source]:
+        return [*self.parts, *(part for parts in self.own.values() for part in parts)]
+
+    @property
+    def left_out(self) -> Counter[str]:  # type: ignore[override]
+        """Files of folders and globs that are not read, by suffix."""
+        return sum((part.left_out for part in self._all()), Counter())
+
+    @property
+    def marks(self) -> Counter[str]:  # type: ignore[override]
+        """How often each mark to split at was found."""
+        return sum((part.marks for part in self._all()), Counter())
 
     def fingerprint(self) -> list[object]:
         """What changes when the sources do, those of single splits as well."""

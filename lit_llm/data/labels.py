@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 
 from lit_llm.batch import IGNORE_INDEX
-from lit_llm.data.tables import Table
+from lit_llm.data.tables import Table, as_label
 
 MANY = 1000  # classes; a column with more is hardly one of labels
 
@@ -23,6 +23,7 @@ def class_names(table: Table, classes: list[str] | None) -> list[str]:
         ValueError: If there are less than two, a name is said twice, a class has no text, or the column holds so many
             different labels that it can hardly be one of labels.
     """
+    classes = classes and [as_label(name) for name in classes]
     if classes is not None and len(set(classes)) < len(classes):
         raise ValueError(f"--data.classes names '{Counter(classes).most_common(1)[0][0]}' more than once")
     found = Counter(label for label in table.labels if label is not None)

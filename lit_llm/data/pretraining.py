@@ -9,7 +9,7 @@ from lit_llm.data.base import TextDataModule
 from lit_llm.data.corpora import STRETCH, Corpora
 from lit_llm.data.loader import Loader, TrainLoader
 from lit_llm.data.named_sources import Sources
-from lit_llm.data.sources import SUFFIXES, Reading
+from lit_llm.data.sources import FORMS, Reading
 from lit_llm.data.split_sources import find_sources
 from lit_llm.data.tokenizer import Tokenizer
 from lit_llm.data.tokens import Corpus, cache_folder, corpus_folder, open_corpus, prepare
@@ -21,14 +21,15 @@ class Pretraining(TextDataModule):
     """Next-token training on any text.
 
     The corpus is tokenized once, into a cache that later runs and all ranks share. Documents are joined by the
-    end-of-text token and split as wholes; a single long text is split by position. Training windows come in an order
-    that depends on the seed and the epoch alone; validation covers the whole held-out text, each token scored once.
+    end-of-text token and split as wholes; a single text, and a few that cannot meet the shares, are split by position.
+    Training windows come in an order that depends on the seed and the epoch alone; validation covers the whole held-out
+    text, each token scored once.
 
     Args:
-        source: A file (.txt .md .py .rst .jsonl .jsonl.gz .parquet), a folder, a glob, a Hugging Face data set id,
-            `stdlib` (the source of Python's own standard library, which needs no download), or a list of them, each
-            maybe with a weight: `{path: a.txt, weight: 2}` is read twice in an epoch. Of a folder with train and val
-            files, the train files. More: docs/sources.md.
+        source: A file (.txt .text .md .markdown .py .rst .json .jsonl .ndjson, each also with .gz, or .parquet), a
+            folder, a glob, a Hugging Face data set id, `stdlib` (the source of Python's own standard library, which
+            needs no download), or a list of them, each maybe with a weight: `{path: a.txt, weight: 2}` is read twice in
+            an epoch. Of a folder with train and val files, the train files. More: docs/sources.md.
         tokenizer: Turns text into ids.
         block_size: Length of a window in tokens.
         batch_size: Windows a batch, on each device.
@@ -41,6 +42,8 @@ class Pretraining(TextDataModule):
         num_workers: Processes that gather batches ahead; 0 is fastest unless the disk is slow.
         val_source: Text to validate on, named as a source is. None: a share of the source.
         test_source: Text to test on, named as a source is. None: a share of the source.
+        end_of_text: Special token of the tokenizer that stands between documents, as `</s>`. None: the one that the
+            tokenizer names itself.
 
     Raises:
         ValueError: If a size or share is out of range, or a source does not exist.
@@ -61,12 +64,15 @@ class Pretraining(TextDataModule):
         num_workers: int = 0,
         val_source: Sources | None = None,
         test_source: Sources | None = None,
+        end_of_text: str | None = None,
     ) -> None:
         super().__init__(tokenizer, block_size, batch_size)
+        if end_of_text is not None:
+            tokenizer.end_at(end_of_text)
         if stride is not None and stride < 1:
             raise ValueError(f"stride {stride} cannot be: it is at least 1")
         own, shares = {"val": val_source, "test": test_source}, {"test": test_fraction, "val": val_fraction}
-        self.sources = find_sources(source, own, shares, reading, SUFFIXES, keeps_folders=True)
+        self.sources = find_sources(source, own, shares, reading, FORMS, keeps_folders=True)
         self.source = Corpora(self.sources, reading)
         self.stride, self.fractions = stride or block_size, (self.sources.shares["val"], self.sources.shares["test"])
         self.mask_documents, self.num_workers = mask_documents, num_workers

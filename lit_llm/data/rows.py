@@ -1,7 +1,8 @@
-"""Rows of JSONL, of parquet and of the hub, and text in its encoding; what cannot be read is told in one sentence."""
+"""Files of text in their encoding, rows of parquet and of the hub; what cannot be read is told in one sentence."""
 
 import codecs
 import gzip
+import io
 import json
 import re
 import zlib
@@ -9,9 +10,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
-Row = tuple[int, Any]  # its number from 1 (of a JSONL file that of its line), and what it holds
+from lit_llm.data.kinds import HEAD, kind_of, refuse_other
+
+Row = tuple[int, Any]  # its number from 1 (of JSON lines that of its line), and what it holds
 
 
 @dataclass
@@ -19,7 +22,7 @@ class Access:
     """How a file or a data set is opened.
 
     Args:
-        encoding: Encoding of plain text files. A byte-order mark is dropped; line ends stay as they are.
+        encoding: Encoding of plain text and of CSV. A byte-order mark is dropped; line ends stay as they are.
         subset: Configuration of a Hugging Face data set.
         split: Split of a Hugging Face data set.
         revision: Commit, branch or tag of a Hugging Face data set. None: the newest.
@@ -46,26 +49,63 @@ def readable(path: Path) -> Iterator[None]:
 
 
 @contextmanager
+def open_bytes(path: Path, encoding: str | None = None) -> Iterator[tuple[Any, str]]:
+    """A file of text, open for reading its bytes; one whose name ends in .gz is unpacked on the way.
+
+    Args:
+        path: The file.
+        encoding: Encoding of its text. None: that of JSON, which its first bytes tell.
+
+    Yields:
+        The file and its encoding: that of a byte-order mark where UTF-8 is expected.
+
+    Raises:
+        ValueError: If it cannot be read, is damaged, or holds no text.
+    """
+    packed = kind_of(path).endswith(".gz")
+    try:
+        with readable(path), gzip.open(path, "rb") if packed else open(path, "rb") as file:
+            head = file.peek(HEAD)[:HEAD]
+            name = (
+                json.detect_encoding(head) if encoding is None else _marked(head) if encoding == "utf-8" else encoding
+            )
+            refuse_other(path, head, name)
+            yield file, name
+    except (EOFError, zlib.error) as error:
+        raise ValueError(f"'{path}' is damaged or cut short: {error}") from error
+
+
+def refuse_kind(path: Path, message: str) -> NoReturn:
+    """Refuse a file whose suffix is none of those that are read: by what it holds, or else by a message.
+
+    Raises:
+        ValueError: Always.
+    """
+    with readable(path), open(path, "rb") as file:
+        refuse_other(path, file.read(HEAD))
+    raise ValueError(message)
+
+
+@contextmanager
 def text_file(path: Path, encoding: str, newline: str = "") -> Iterator[IO[str]]:
     """A text file, open for reading.
 
     Args:
         path: The file.
-        encoding: Its encoding.
+        encoding: Its encoding. One in UTF-16 or UTF-32 with a byte-order mark is read where UTF-8 is expected.
         newline: What ends a line, as for `open`.
 
     Raises:
-        ValueError: If there is no such encoding, or the file cannot be read in it.
+        ValueError: If there is no such encoding, the file cannot be read in it, or it holds something else than text.
     """
     try:
-        codec = codecs.lookup(encoding)
+        codec = codecs.lookup(encoding).name
         "".encode(encoding)  # refuses what maps bytes to bytes, base64 for one
     except LookupError as error:
         raise ValueError(f"there is no encoding '{encoding}' of text") from error
-    name = "utf-8-sig" if codec.name == "utf-8" else codec.name
     try:
-        with readable(path), open(path, encoding=name, newline=newline) as file:
-            yield file
+        with open_bytes(path, codec) as (file, name):
+            yield io.TextIOWrapper(file, name, newline=newline)
     except UnicodeError as error:  # a bare one where UTF-16 lacks its byte-order mark
         byte = f"byte 0x{error.object[error.start]:02x}: " if isinstance(error, UnicodeDecodeError) else ""
         raise ValueError(
@@ -74,27 +114,11 @@ def text_file(path: Path, encoding: str, newline: str = "") -> Iterator[IO[str]]
         ) from error
 
 
-def json_lines(path: Path) -> Iterator[Row]:
-    """What the lines of a JSONL file hold, also of one in gzip; blank lines hold nothing.
-
-    Raises:
-        ValueError: If the file cannot be read, is damaged, or a line is no JSON.
-    """
-    number = 0
-    try:
-        with readable(path), gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield number, _json(line, path, number)
-    except (EOFError, zlib.error) as error:
-        raise ValueError(f"'{path}' is damaged or cut short after line {number}: {error}") from error
-
-
-def _json(line: bytes, path: Path, number: int) -> Any:
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError) as error:  # no JSON, no UTF-8, or nested without end
-        raise ValueError(f"'{path}' line {number} is no JSON: {error}") from error
+def _marked(head: bytes) -> str:
+    """The encoding that a byte-order mark names; UTF-8, with or without one, where there is none of another."""
+    if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):  # that of UTF-32-LE begins with UTF-16's
+        return "utf-32"
+    return "utf-16" if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
 
 
 @contextmanager
@@ -111,6 +135,9 @@ def parquet_file(path: Path) -> Iterator[Any]:
         with readable(path), pyarrow.parquet.ParquetFile(path) as file:
             yield file
     except (pyarrow.ArrowInvalid, UnicodeDecodeError) as error:
+        with readable(path), open(path, "rb") as content:
+            if not (head := content.read(HEAD)).startswith(b"PAR1"):
+                refuse_other(path, head)
         raise ValueError(f"'{path}' is no parquet file, or a damaged one: {error}") from error
 
 

@@ -4,9 +4,10 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
-from lit_llm.data.sources import Document, Source
+from lit_llm.data.sources import Source
 
 FEW = 1000  # documents up to which a corpus is split by exact shares of characters
+NEAR = 0.2  # of a share: whole documents are held out if they miss it by no more
 
 Piece = tuple[str, str, bool]  # split, text, whether a document ends here
 
@@ -15,8 +16,9 @@ class Plan:
     """Which text goes to which split; empty documents go nowhere.
 
     Many documents: each by a hash of its text, so equal texts land on one side whatever their number. Up to 1,000:
-    whole documents in the order of that hash, as near to the share as they come. One: by position, the head for
-    training.
+    whole documents in the order of that hash, if the shares come out within a fifth of those asked for; else, and of
+    one document, by position: in the order of that hash the head is for training, and one document is cut where a
+    split ends, equal ones at the same place.
 
     Args:
         source: The documents.
@@ -40,29 +42,43 @@ class Plan:
         if not texts:
             raise ValueError(f"the corpus '{source}' holds no text")
         self.is_single, self.is_small = texts == 1, texts <= FEW
-        lengths: Counter[str] = Counter()
-        for digest, length in self.measures:
-            lengths[digest] += length
-        lengths = +lengths  # without the empty one
-        self.total = lengths.total()
+        lengths = {digest: length for digest, length in self.measures if length}
         self.duplicates = texts - len(lengths) if self.is_small else None
-        self.assigned = by_share(lengths, self.shares) if self.is_small else {}
+        self.empty = 0  # documents without text, known when all are read
+        copies = Counter(digest for digest, length in self.measures if length)
+        self.parts: dict[str, list[tuple[str, int]]] = {}  # of each text, with their lengths
+        self.is_cut = False  # by position, though there are several documents
+        if self.is_small:
+            self._divide({digest: length * copies[digest] for digest, length in lengths.items()}, copies)
+
+    def _divide(self, sizes: dict[str, int], copies: Counter[str]) -> None:
+        total = sum(sizes.values())
+        assigned = by_share(sizes, self.shares)
+        held = Counter[str]()
+        for digest, split in assigned.items():
+            held[split] += sizes[digest]
+        missed = [abs(held[split] - share * total) > NEAR * share * total for split, share in self.shares.items()]
+        self.is_cut = any(missed) and not self.is_single
+        if any(missed):
+            self.parts = by_position(sizes, copies, self.shares)
+        else:
+            self.parts = {
+                digest: [(assigned.get(digest, "train"), sizes[digest] // copies[digest])] for digest in sizes
+            }
 
     def pieces(self) -> Iterator[Piece]:
         """The corpus in order, each piece with its split."""
-        if self.is_single:
-            yield from self._by_position(piece for document in self.source for piece in document.pieces())
-            return
+        self.empty = 0
         for number, document in enumerate(self.source):
-            if split := self._split(number, document):
+            digest, length = self.measures[number] if self.is_small else _measure(document.pieces())
+            if not length:
+                self.empty += 1
+            elif self.is_small:
+                yield from _cut(document.pieces(), self.parts[digest])
+            else:
+                split = self._by_hash(digest)
                 yield from ((split, piece, False) for piece in document.pieces())
                 yield split, "", True
-
-    def _split(self, number: int, document: Document) -> str | None:
-        digest, length = self.measures[number] if self.is_small else _measure(document.pieces())
-        if not length:
-            return None
-        return self.assigned.get(digest, "train") if self.is_small else self._by_hash(digest)
 
     def _by_hash(self, digest: str) -> str:
         draw, edge = int(digest[:12], 16) / 16**12, 0.0
@@ -72,20 +88,48 @@ class Plan:
                 return split
         return "train"
 
-    def _by_position(self, pieces: Iterable[str]) -> Iterator[Piece]:
-        train = int(self.total * (1 - sum(self.shares.values())))
-        val = self.total if not self.shares["test"] else train + round(self.total * self.shares["val"])
-        ends = {"train": train, "val": val, "test": self.total}
-        position, splits = 0, list(ends)
-        for piece in pieces:
-            while piece:
-                while position >= ends[splits[0]]:
-                    yield splits.pop(0), "", True
-                room = ends[splits[0]] - position
-                yield splits[0], piece[:room], False
-                position += min(room, len(piece))
-                piece = piece[room:]
-        yield splits[0], "", True
+
+def _cut(pieces: Iterable[str], parts: list[tuple[str, int]]) -> Iterator[Piece]:
+    """A document in the parts of its splits; each ends there."""
+    waiting = list(parts)
+    for piece in pieces:
+        while piece:
+            split, room = waiting[0]
+            yield split, piece[:room], False
+            waiting[0] = split, room - min(room, len(piece))
+            piece = piece[room:]
+            if not waiting[0][1]:
+                yield waiting.pop(0)[0], "", True
+
+
+def by_position(
+    sizes: Mapping[str, int], copies: Mapping[str, int], shares: Mapping[str, float]
+) -> dict[str, list[tuple[str, int]]]:
+    """The parts of texts that stand one after the other, in the order of their names: training, validation, testing.
+
+    Args:
+        sizes: Characters of each text and all its copies.
+        copies: How often each text occurs. All copies are cut at the same place, so that none of them holds in one
+            split what another one holds in the other.
+        shares: Of each split, in all that there is; training gets the rest.
+
+    Returns:
+        Splits and lengths of the parts of each text, none of them empty.
+    """
+    total = sum(sizes.values())
+    train = int(total * (1 - sum(shares.values())))
+    ends = {"train": train, "val": total if not shares["test"] else train + round(total * shares["val"]), "test": total}
+    parts: dict[str, list[tuple[str, int]]] = {}
+    start = 0
+    for name in sorted(sizes):
+        length, done, parts[name] = sizes[name] // copies[name], 0, []
+        for split, end in ends.items():
+            place = min(max(round((end - start) / copies[name]), done), length)
+            if place > done:
+                parts[name].append((split, place - done))
+            done = place
+        start += sizes[name]
+    return parts
 
 
 def refuse_shares(val_fraction: float, test_fraction: float) -> None:

@@ -64,10 +64,10 @@ def read_tables(named: Sequence[NamedSource], read: Callable[[str, Access], Tabl
         [text for part in parts for text in part.texts],
         [label for part in parts for label in part.labels],
         sum(part.empty for part in parts),
-        parts,
-        np.array(numbers),
-        first_texts,
-        first_rows,
+        parts=parts,
+        source_of_part=np.array(numbers),
+        first_texts=first_texts,
+        first_rows=first_rows,
     )
 
 

@@ -1,31 +1,40 @@
 """Tables of texts and labels: tab-separated, CSV, JSONL and parquet files, and data sets of the Hugging Face hub."""
 
-import csv
+import math
+import re
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
+from decimal import Decimal
+from functools import lru_cache
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lit_llm.data.csv_rows import csv_rows, named
+from lit_llm.data.json_rows import JSON, json_rows
+from lit_llm.data.kinds import kind_of
 from lit_llm.data.rows import (
     Access,
     Row,
     hub_data,
-    json_lines,
     names_data_set,
     parquet_file,
     parquet_rows,
     reachable,
+    refuse_kind,
     text_file,
 )
 from lit_llm.data.tokenizer import well_formed
 from lit_llm.usage import home_path
 
-SUFFIXES = (".tsv", ".txt", ".csv", ".jsonl", ".jsonl.gz", ".parquet")  # of files in a folder
+SUFFIXES = (*(form for suffix in (".tsv", ".txt", ".csv", *JSON) for form in (suffix, f"{suffix}.gz")), ".parquet")
 TABBED = (".tsv", ".txt", "")  # the SMS Spam Collection comes without a suffix
-KINDS = ".tsv, .txt or no suffix (tab-separated, quotes are text), .csv, .jsonl, .jsonl.gz, .parquet"
+KINDS = (
+    ".tsv, .txt or no suffix (tab-separated, quotes are text), .csv, .json, .jsonl, .ndjson, each also with .gz, and "
+    ".parquet"
+)
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,7 @@ class Table:
         texts: The texts.
         labels: Their labels; None where there is none.
         empty: Rows that were left out because they hold no text.
+        label_kind: What the labels read so far are: words, numbers, or true and false.
     """
 
     name: str
@@ -70,6 +80,7 @@ class Table:
     texts: list[str] = field(default_factory=list)
     labels: list[str | None] = field(default_factory=list)
     empty: int = 0
+    label_kind: str = ""
 
     def place(self, number: int) -> str:
         """What a message calls the row of a text."""
@@ -91,8 +102,8 @@ def read_table(source: str, columns: Columns, access: Access, labelled: bool = T
         labelled: Whether each text has to have a label.
 
     Raises:
-        ValueError: If the source does not exist, cannot be read, lacks a column, changes its columns or their types
-            within, or holds no text.
+        ValueError: If the source does not exist, cannot be read, lacks one of these columns, changes the type of its
+            labels within, or holds no text. Other columns do not count.
     """
     path = home_path(source)
     table = Table(source, columns)
@@ -100,7 +111,7 @@ def read_table(source: str, columns: Columns, access: Access, labelled: bool = T
         rows = _file_rows(path, table, access, labelled)
     elif source and path.is_dir():
         raise ValueError(f"'{source}' is a folder, and a table is one file; its kinds are {KINDS}")
-    elif names_data_set(source) and not source.endswith((".tsv", ".txt", ".csv", ".jsonl", ".gz", ".parquet")):
+    elif names_data_set(source) and not source.lower().endswith(SUFFIXES):
         rows = _hub_rows(table, access)
     else:
         raise ValueError(f"the file '{source}' does not exist (a Hugging Face data set is named owner/name)")
@@ -113,18 +124,20 @@ def read_table(source: str, columns: Columns, access: Access, labelled: bool = T
 
 
 def _file_rows(path: Path, table: Table, access: Access, labelled: bool) -> Iterable[Row]:
-    if path.name.endswith((".jsonl", ".jsonl.gz")):
-        table.unit = "line"
-        return _same_keys(table.name, json_lines(path))
-    if path.suffix == ".parquet":
-        table.class_names = _parquet_classes(path, table.columns.label)
-        return parquet_rows(path, [table.columns.text, table.columns.label])
+    kind, columns = kind_of(path), table.columns
+    if kind == ".parquet":
+        table.class_names = _parquet_classes(path, columns.label)
+        return parquet_rows(path, [columns.text, columns.label])
+    kind = kind.removesuffix(".gz")
+    if kind in JSON:
+        table.unit, rows = json_rows(path)
+        return rows
     table.unit = "line"
-    if path.suffix == ".csv":
-        return _csv_rows(path, access.encoding)
-    if path.suffix in TABBED:
-        return _tabbed_rows(path, access.encoding, table, labelled)
-    raise ValueError(f"'{path}' is of no kind that can be read; the kinds are {KINDS}")
+    if kind == ".csv":
+        return csv_rows(path, access.encoding, [columns.text, columns.label])
+    if kind not in TABBED:
+        refuse_kind(path, f"'{path}' is of no kind that can be read; the kinds are {KINDS}")
+    return _tabbed_rows(path, access.encoding, table, labelled)
 
 
 def _add(table: Table, number: int, place: int, row: Any, labelled: bool) -> None:
@@ -134,6 +147,8 @@ def _add(table: Table, number: int, place: int, row: Any, labelled: bool) -> Non
         raise ValueError(f"{where} is a {type(row).__name__}, where a row has named fields")
     for option, column in {"text_column": columns.text, "label_column": columns.label}.items():
         if column not in row and (labelled or option == "text_column"):
+            if number:
+                raise ValueError(f"{where} lacks the field '{column}'; give it one, or leave the {table.unit} out")
             raise ValueError(
                 f"'{table.name}' has no column '{column}' (it has {', '.join(map(str, row)) or 'none'}); "
                 f"name the right one by --data.{option}"
@@ -144,7 +159,7 @@ def _add(table: Table, number: int, place: int, row: Any, labelled: bool) -> Non
             f"{where} has {_kind(text)} in '{columns.text}', where its text should be; give it one, or name another "
             "--data.text_column"
         )
-    label = _label(row.get(columns.label), where, columns.label, table.class_names)
+    label = _label(row.get(columns.label), where, table)
     text = cleaned(text)
     if not text:
         table.empty += 1
@@ -157,21 +172,47 @@ def _add(table: Table, number: int, place: int, row: Any, labelled: bool) -> Non
     table.labels.append(label)
 
 
-def _label(value: Any, where: str, column: str, class_names: list[str] | None) -> str | None:
+def _label(value: Any, where: str, table: Table) -> str | None:
     """A label as a word; None for nothing, and for what stands for nothing among numbers of classes."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int):
-        if class_names is None:
-            return str(value)
-        if -1 <= value < len(class_names):
-            return class_names[value] if value >= 0 else None
-        raise ValueError(f"{where} has the class {value} in '{column}', which names {len(class_names)} classes, from 0")
-    if value is None:
+    if value is None or (isinstance(value, Real | Decimal) and math.isnan(value)):  # NaN is pandas' gap
         return None
     if isinstance(value, str):
-        return cleaned(value) or None
-    raise ValueError(f"{where} has {_kind(value)} in '{column}', where a label is a word or a whole number")
+        kind, label = "a word", as_label(value)
+    elif type(value).__name__.startswith("bool"):  # Python's and numpy's
+        kind, label = "true or false", str(value).lower()
+    elif isinstance(value, Real | Decimal) and math.isfinite(value) and value == math.floor(value):
+        kind, label = "a number", str(math.floor(value))
+    else:
+        raise ValueError(
+            f"{where} has {_kind(value)} in '{table.columns.label}', where a label is a word or a whole number"
+        )
+    if not label:
+        return None
+    if table.label_kind not in ("", kind):
+        raise ValueError(
+            f"{where} has {_kind(value)} in '{table.columns.label}', and the {table.unit}s before it have "
+            f"{table.label_kind} there"
+        )
+    table.label_kind = kind
+    return _class(int(label), where, table) if kind == "a number" and table.class_names is not None else label
+
+
+def _class(number: int, where: str, table: Table) -> str | None:
+    names = table.class_names or []
+    if -1 <= number < len(names):
+        return names[number] if number >= 0 else None
+    raise ValueError(
+        f"{where} has the class {number} in '{table.columns.label}', which names {len(names)} classes, from 0"
+    )
+
+
+@lru_cache(maxsize=4096)  # labels repeat
+def as_label(text: str) -> str:
+    """A label in its one form: `1.0` is the whole number 1, `True` is true, as where a file has types."""
+    text = cleaned(text)
+    if whole := re.fullmatch(r"(-?[0-9]+)\.0+", text):
+        return str(int(whole[1]))
+    return text.lower() if text.lower() in ("true", "false") else text
 
 
 def cleaned(text: str) -> str:
@@ -181,32 +222,6 @@ def cleaned(text: str) -> str:
 
 def _kind(value: Any) -> str:
     return "nothing" if value is None else f"the {type(value).__name__} {str(value)[:40]!r}"
-
-
-def _same_keys(name: str, rows: Iterable[Row]) -> Iterator[Row]:
-    """JSON lines that all have the fields of the first, each of one type: anything else is a mistake in the file."""
-    first: dict[str, Any] = {}
-    for place, row in rows:
-        if isinstance(row, dict):
-            first = first or dict(row)
-            if odd := [key for key in (*row, *first) if (key in row) != (key in first)]:
-                raise ValueError(
-                    f"'{name}' line {place} {'has also' if odd[0] in row else 'lacks'} the field '{odd[0]}': each line "
-                    f"has those of the first, {', '.join(first)}"
-                )
-            for key, value in row.items():
-                if first[key] is None:
-                    first[key] = value
-                if value is not None and _json_type(value) is not _json_type(first[key]):
-                    raise ValueError(
-                        f"'{name}' line {place} has {_kind(value)} in '{key}', and the lines before it have the type "
-                        f"{type(first[key]).__name__} there"
-                    )
-        yield place, row
-
-
-def _json_type(value: Any) -> type:
-    return float if type(value) is int else type(value)  # JSON has one kind of numbers
 
 
 def _parquet_classes(path: Path, column: str) -> list[str] | None:
@@ -231,29 +246,6 @@ def _hub_rows(table: Table, access: Access) -> Iterator[Row]:
         yield from enumerate(data, start=1)
 
 
-def _csv_rows(path: Path, encoding: str) -> Iterator[Row]:
-    with text_file(path, encoding) as file:
-        reader = csv.reader(file, strict=True)
-        with _csv_errors(path, reader):
-            header = next(reader, [])
-        while True:
-            place = reader.line_num + 1  # where the row begins: a quoted text may go over several lines
-            with _csv_errors(path, reader):
-                fields = next(reader, None)
-            if fields is None:
-                return
-            if fields:
-                yield place, _named(path, place, header, fields)
-
-
-@contextmanager
-def _csv_errors(path: Path, reader: Any) -> Iterator[None]:
-    try:
-        yield
-    except csv.Error as error:
-        raise ValueError(f"'{path}' line {reader.line_num} is no CSV: {error}") from error
-
-
 def _tabbed_rows(path: Path, encoding: str, table: Table, labelled: bool) -> Iterator[Row]:
     """Lines cut at tabs; a quote is a character like any other, and what is too much belongs to the last column."""
     header, columns = None, table.columns
@@ -270,12 +262,4 @@ def _tabbed_rows(path: Path, encoding: str, table: Table, labelled: bool) -> Ite
             fields = line.split("\t", len(header) - 1)
             if not labelled and len(header) == 2 and len(fields) == 1:  # a list of texts
                 fields = ["", *fields]
-            yield place, _named(path, place, header, fields)
-
-
-def _named(path: Path, place: int, header: list[str], fields: list[str]) -> dict[str, str]:
-    if len(fields) != len(header):
-        raise ValueError(
-            f"'{path}' line {place} has {len(fields)} fields, and {len(header)} are expected: {', '.join(header)}"
-        )
-    return dict(zip(header, fields, strict=True))
+            yield place, named(path, place, header, fields)

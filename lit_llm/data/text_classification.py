@@ -35,8 +35,9 @@ class TextClassification(TextDataModule):
 
     Args:
         source: A file or a Hugging Face data set id. Files are .tsv, .txt or without a suffix (tab-separated, quotes
-            are text; without names of columns in the first line: label, tab, text), .csv, .jsonl, .jsonl.gz, .parquet.
-            Or a list of them, each maybe with a weight, or a folder with train and val files: docs/sources.md.
+            are text; without names of columns in the first line: label, tab, text), .csv, .json, .jsonl, .ndjson, each
+            also with .gz, or .parquet. Or a list of them, each maybe with a weight, or a folder with train and val
+            files: docs/sources.md.
         tokenizer: Turns text into ids.
         text_column: Column of the texts.
         label_column: Column of the labels: words or whole numbers.

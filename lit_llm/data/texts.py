@@ -9,6 +9,7 @@ import torch
 from lit_llm.batch import IGNORE_INDEX, TextBatch
 from lit_llm.data.loader import BatchOrder, Loader, Rows, TrainLoader, permute
 from lit_llm.data.tokenizer import Tokenizer
+from lit_llm.usage import at
 
 TOGETHER = 64  # batches whose texts are sorted by length together: more pad little less, and mix less
 
@@ -38,8 +39,9 @@ class Texts(Rows):
         begin = [] if tokenizer.begin_of_text is None else [tokenizer.begin_of_text]
         self.ids: list[np.ndarray] = []
         self.truncated = 0
-        for text in texts:
-            ids = np.concatenate([begin, tokenizer.encode(text)]).astype(np.int32)
+        for row, text in zip(rows.tolist(), texts, strict=True):
+            with at(f"text {row + 1}"):
+                ids = np.concatenate([begin, tokenizer.encode(text)]).astype(np.int32)
             if not len(ids):  # of a text that the tokenizer is silent about: a model reads one token at least
                 ids = np.array([self.padding], dtype=np.int32)
             self.truncated += len(ids) > block_size

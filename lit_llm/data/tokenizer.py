@@ -21,6 +21,7 @@ class Tokenizer(ABC):
     vocab_size: int
     end_of_text: int | None  # the id between documents
     other_ends: tuple[int, ...] = ()  # further ids at which a generated text ends, as that of a turn in a conversation
+    named_end: int | None = None  # `end_of_text`, where a user and not the tokenizer's files say it
     begin_of_text: int | None = None  # the id before every text, which `encode` leaves to the caller
     chat_template: str | None = None  # Jinja source that turns a conversation into a text
     adds_space: bool = False  # before every text, as sentencepiece does: `decode` takes that space away again
@@ -92,6 +93,24 @@ class Tokenizer(ABC):
         """All ids at which a generated text ends."""
         return frozenset(self.other_ends) | (set() if self.end_of_text is None else {self.end_of_text})
 
+    def end_at(self, name: str) -> None:
+        """Let a special token stand between documents.
+
+        Raises:
+            ValueError: If there is none of this name, or the tokenizer learns from the corpus and brings its own.
+        """
+        if not self.is_fitted:
+            raise ValueError(
+                f"--data.end_of_text must be null for {type(self).__name__}, which has its own, got '{name}'"
+            )
+        names = self.special_ids
+        if name not in names:
+            raise ValueError(
+                "--data.end_of_text must be a special token of the tokenizer "
+                f"({', '.join(list(names)[:20]) or 'it has none'}), got '{name}'"
+            )
+        self.end_of_text = self.named_end = names[name]
+
     @property
     def is_fitted(self) -> bool:
         """Whether `encode` works yet."""
@@ -124,7 +143,9 @@ def to_state(tokenizer: Tokenizer) -> dict[str, Any]:
     """The plain dict that a checkpoint carries."""
     class_path = f"{type(tokenizer).__module__}.{type(tokenizer).__qualname__}"
     beside = {"other_ends": list(tokenizer.other_ends), "chat_template": tokenizer.chat_template}
-    return {"class_path": class_path, **tokenizer.state(), **{key: value for key, value in beside.items() if value}}
+    said = {} if tokenizer.named_end is None else {"named_end": tokenizer.named_end}
+    around = {key: value for key, value in beside.items() if value} | said
+    return {"class_path": class_path, **tokenizer.state(), **around}
 
 
 def from_state(state: dict[str, Any]) -> Tokenizer:
@@ -142,10 +163,12 @@ def from_state(state: dict[str, Any]) -> Tokenizer:
         raise ValueError(
             f"the checkpoint names the tokenizer '{state.get('class_path')}', which cannot be imported here"
         )
-    own = {key: value for key, value in state.items() if key not in ("class_path", "other_ends")}
+    own = {key: value for key, value in state.items() if key not in ("class_path", "other_ends", "named_end")}
     tokenizer: Tokenizer = cls.from_state(own)
     tokenizer.other_ends = tuple(state.get("other_ends", ()))
     tokenizer.chat_template = state.get("chat_template")
+    if (named := state.get("named_end")) is not None:
+        tokenizer.end_of_text = tokenizer.named_end = named
     return tokenizer
 
 

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -19,13 +19,16 @@ from typing import Any
 
 import numpy as np
 from filelock import FileLock
+from lightning.pytorch.utilities import rank_zero_only
 from tqdm import tqdm
 
 from lit_llm.data.corpora import Sizes, labelled_pieces, refuse_empty, repeated_stretches
+from lit_llm.data.corpus_notes import counted, left_out, notes
 from lit_llm.data.ngrams import ngram_losses
 from lit_llm.data.sources import PIECE, Source
 from lit_llm.data.splits import Piece, Plan
 from lit_llm.data.tokenizer import Tokenizer, from_state, to_state
+from lit_llm.terminal import visible
 
 VERSION = 3  # of what a folder holds: part of the key, so that an older folder is never read
 SPLITS = ("train", "val", "test")
@@ -124,13 +127,24 @@ def prepare(
             with FileLock(f"{folder}.lock"):
                 if not folder.exists():
                     _build(source, tokenizer, folder, val_fraction, test_fraction, workers or os.cpu_count() or 1)
+                    source.has_told = True
                     return open_corpus(folder, tokenizer)
     except OSError as error:  # of writing: what cannot be read is a ValueError already
         raise ValueError(
             f"cannot write token files to '{folder.parent}' ({error.strerror or error}); set LIT_LLM_CACHE, or "
             "--data.cache_dir, to a folder that can be written and has room"
         ) from error
-    return open_corpus(folder)
+    corpus = open_corpus(folder)
+    if not source.has_told:
+        _tell([f"{source}: {note}" for note in (left_out(source), *corpus.meta["notes"]) if note])
+        source.has_told = True
+    return corpus
+
+
+@rank_zero_only
+def _tell(lines: list[str]) -> None:
+    for line in lines:
+        print(visible(line), file=sys.stderr)
 
 
 def _build(
@@ -156,11 +170,13 @@ def _write(
         tokenizer.fit(piece for document in source for piece in document.pieces())
     dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32)
     sizes = Sizes(source, SPLITS)
+    marks: Counter[str] = Counter()
     border = None if plan.is_single else tokenizer.end_of_text  # it stands between documents
     with ExitStack() as stack:
         files = {split: stack.enter_context(open(part / f"{split}.bin", "wb")) for split in SPLITS}
         bar = stack.enter_context(tqdm(desc=f"tokenizing {source}", unit="B", unit_scale=True, mininterval=0.5))
-        for label, ids, length, ends in _tokenize(labelled_pieces(source, plan), tokenizer, border, dtype, workers):
+        pieces = counted(labelled_pieces(source, plan), marks)
+        for label, ids, length, ends in _tokenize(pieces, tokenizer, border, dtype, workers):
             files[sizes.add(label, len(ids), length, ends)].write(ids.data)
             bar.update(length)
         for file in files.values():
@@ -168,6 +184,7 @@ def _write(
             os.fsync(file.fileno())
     meta: dict[str, Any] = {"source": str(source), "dtype": dtype.name, "vocab_size": tokenizer.vocab_size}
     meta |= {"splits": sizes.of, "trained": sizes.trained, "duplicates": plan.duplicates}
+    meta["notes"] = notes(plan, sizes.of, tokenizer, marks)
     corpus = Corpus(part, meta, tokenizer)
     own = getattr(source, "own", ())
     meta["repeated"] = {split: repeated_stretches(corpus.tokens("train"), corpus.tokens(split)) for split in own}
@@ -176,7 +193,8 @@ def _write(
     _save(part / "tokenizer.json", to_state(tokenizer))
     counts = ", ".join(f"{sizes.of[split]['tokens']:,} for {split}" for split in SPLITS)
     again = f"; {plan.duplicates} texts occur again, on the same side" if plan.duplicates else ""
-    print(f"tokenized {source}: {counts}{again}", file=sys.stderr)
+    skipped = f"; {told}" if (told := left_out(source)) else ""
+    _tell([f"tokenized {source}: {counts}{again}{skipped}", *(f"{source}: {note}" for note in meta["notes"])])
 
 
 def _save(path: Path, content: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from lit_llm.inference.options import (
     sampling_of,
 )
 from lit_llm.terminal import lines_of_stdin, shown, typed, visible
-from lit_llm.usage import Parser
+from lit_llm.usage import Parser, at
 
 if TYPE_CHECKING:
     from lit_llm.inference.chat import Session
@@ -53,9 +53,10 @@ def run(args: list[str]) -> int:
     saved = {"source": config.source, "settings": {name: config[name] for name in settings}}
     talk = Talk(session, saved)
     if not sys.stdin.isatty():
-        for line in lines_of_stdin():
-            if not talk.hear(line):
-                break
+        for number, line in enumerate(lines_of_stdin(), start=1):
+            with at(f"line {number}"):
+                if not talk.hear(line):
+                    break
         return 0
     talk.note(f"{config.source}: template '{config.template}', {session.block_size} positions; /help tells more")
     if not assistant.template.ends_answers:

@@ -27,7 +27,7 @@ def run(args: list[str]) -> int:
     texts = map(typed, config.texts) if config.texts else lines_of_stdin()
     place, cut = 0, 0
     while batch := list(islice(texts, config.batch_size)):
-        answers, truncated = classifier.classify(batch)
+        answers, truncated = classifier.classify(batch, place)
         for label, probability in answers:
             print(f"{label}\t{probability:.4f}")
         sys.stdout.flush()
@@ -92,13 +92,14 @@ class Classifier:
             module, from_state(checkpoint["tokenizer"]), checkpoint.get("block_size", module.backbone.block_size)
         )
 
-    def classify(self, texts: list[str]) -> tuple[list[tuple[str, float]], int]:
+    def classify(self, texts: list[str], first: int = 0) -> tuple[list[tuple[str, float]], int]:
         """The label of each text with its probability, and how many texts were cut.
 
         The answer is the class that the checkpoint's threshold decides for; its probability may then be below one half.
 
         Args:
             texts: At least one; white space around them does not count, as in training.
+            first: Number of the first one among all, from 0, for what is refused of one.
         """
         import numpy as np
         import torch
@@ -110,7 +111,8 @@ class Classifier:
 
         unknown = np.full(len(texts), IGNORE_INDEX)
         known_form = list(map(cleaned, texts))
-        encoded = Texts(known_form, unknown, np.arange(len(texts)), self.tokenizer, self.block_size)
+        rows = np.arange(first, first + len(texts))
+        encoded = Texts(known_form, unknown, rows, self.tokenizer, self.block_size)
         batch = move_data_to_device(encoded.__getitems__(range(len(texts))), self.module.device)
         with torch.inference_mode():
             columns: dict[str, Any] = self.module.predict_step(batch, 0)

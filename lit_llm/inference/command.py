@@ -2,13 +2,13 @@
 
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lit_llm.inference.options import SOURCE, TEMPLATE, add_sampling, add_storage, check, open_model, sampling_of
 from lit_llm.terminal import shown, typed
-from lit_llm.usage import Parser
+from lit_llm.usage import Parser, at
 
 if TYPE_CHECKING:
     from lit_llm.data.prompts import Message
@@ -20,24 +20,26 @@ def run(args: list[str]) -> int:
     config = parser().parse_args(args[1:])
     check(config, "max_new_tokens", "num_samples", "batch_size")
     config.prompt, config.system = typed(config.prompt), typed(config.system)
-    prompts: list[str | list[Message]] = [config.prompt]
+    prompts: dict[str, str | list[Message]] = {"": config.prompt}
     if config.prompts is not None:
         if config.prompt:
             raise ValueError(f"--prompt {config.prompt!r} and --prompts {config.prompts} were both given; choose one")
         prompts = read_prompts(config.prompts)
-    prompts = [prompt for prompt in prompts for _ in range(config.num_samples)]
+    count = len(prompts) * config.num_samples
     sampling = sampling_of(config)
 
     from lit_llm.inference.text import Asked
 
     asked = Asked(config.max_new_tokens, sampling, tuple(config.stop or ()), config.logprobs)
-    at_once = config.draft_tokens + 1 if config.draft is not None else min(config.batch_size, len(prompts))
+    at_once = config.draft_tokens + 1 if config.draft is not None else min(config.batch_size, count)
     model = open_model(config.checkpoint, config, {1, at_once})
     if config.draft is not None:
         model.speculate(open_model(config.draft, config), config.draft_tokens)
-    inputs, asked = encode(model, prompts, asked, config)
+    single, asked = encode(model, prompts, asked, config)
+    inputs = [prompt for prompt in single for _ in range(config.num_samples)]
     if config.prompts is not None or config.logprobs:
-        write_lines(model, prompts, inputs, asked, config)
+        said = [prompt for prompt in prompts.values() for _ in range(config.num_samples)]
+        write_lines(model, said, inputs, asked, config)
     else:
         write_texts(model, inputs, asked, config.seed)
     if model.speculation is not None:
@@ -70,34 +72,41 @@ def parser() -> Parser:
 
 
 def encode(
-    model: "TextModel", prompts: "Sequence[str | list[Message]]", asked: "Asked", config: Any
+    model: "TextModel", prompts: "Mapping[str, str | list[Message]]", asked: "Asked", config: Any
 ) -> "tuple[list[str | list[int]], Asked]":
     """The prompts as the model reads them: texts, or the ids of conversations; and where their answers end.
 
+    Args:
+        model: The model.
+        prompts: By the places that are named where one is refused.
+        asked: How to continue.
+        config: The options.
+
     Raises:
-        ValueError: If a conversation cannot be written by the template.
+        ValueError: If a conversation cannot be written by the template, or one cannot be continued.
     """
     is_chat = config.chat or config.template is not None or bool(config.system)
-    if is_chat and "" in prompts:
+    if is_chat and "" in prompts.values():
         raise ValueError("the prompt is empty, and --chat answers one; give a --prompt or --prompts")
-    if not is_chat and all(isinstance(prompt, str) for prompt in prompts):
-        return [prompt for prompt in prompts if isinstance(prompt, str)], asked
+    inputs: list[str | list[int]] = [prompt for prompt in prompts.values() if isinstance(prompt, str)]
+    if is_chat or len(inputs) < len(prompts):
+        from lit_llm.inference.chat import Assistant
 
-    from lit_llm.inference.chat import Assistant
+        assistant = Assistant.of(model, config.template or "source")
+        told = [{"role": "system", "content": config.system}] if config.system else []
+        inputs, asked = [], assistant.asked(asked)
+        for place, prompt in prompts.items():
+            talk = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+            with at(place):
+                inputs.append(assistant.encode(talk if talk[0]["role"] == "system" else [*told, *talk]))
+    for place, ids in zip(prompts, inputs, strict=True):
+        with at(place):
+            model.check(ids, asked)
+    return inputs, asked
 
-    assistant = Assistant.of(model, config.template or "source")
-    told = [{"role": "system", "content": config.system}] if config.system else []
-    inputs: list[str | list[int]] = []
-    for prompt in prompts:
-        if isinstance(prompt, str):
-            inputs.append(assistant.encode([*told, {"role": "user", "content": prompt}]))
-        else:
-            inputs.append(assistant.encode(prompt if prompt[0]["role"] == "system" else [*told, *prompt]))
-    return inputs, assistant.asked(asked)
 
-
-def read_prompts(path: str) -> "list[str | list[Message]]":
-    """The prompts of a file, one a line.
+def read_prompts(path: str) -> "dict[str, str | list[Message]]":
+    """The prompts of a file, one a line, each by its place.
 
     Raises:
         ValueError: If there is no such file, it has no line, or a line is an object with neither a text as its prompt
@@ -108,11 +117,15 @@ def read_prompts(path: str) -> "list[str | list[Message]]":
     try:
         text = Path(path).read_text(encoding="utf-8")  # in which every line ends alike
     except UnicodeDecodeError as error:
-        raise ValueError(f"'{path}' is no text in UTF-8 ({error.reason} at byte {error.start})") from error
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"line {line} of '{path}' is no text in UTF-8 ({error.reason} at byte {error.start})"
+        ) from error
     lines = {number: line for number, line in enumerate(text.split("\n"), start=1) if line.strip()}
     if not lines:
         raise ValueError(f"the file of prompts '{path}' is empty")
-    return [_prompt(line, f"line {number} of '{path}'") for number, line in lines.items()]
+    places = {f"line {number} of '{path}'": line for number, line in lines.items()}
+    return {place: _prompt(line, place) for place, line in places.items()}
 
 
 def _prompt(line: str, place: str) -> "str | list[Message]":

@@ -216,6 +216,14 @@ class TextModel:
             raise ValueError("the prompt is empty, and this tokenizer has no token to start a text with")
         return ids
 
+    def check(self, prompt: str | Sequence[int], asked: Asked) -> None:
+        """Refuse a prompt that cannot be continued.
+
+        Raises:
+            ValueError: As in `complete_all`.
+        """
+        self._limit(self.encode(prompt), asked)
+
     def _limit(self, ids: Sequence[int], asked: Asked) -> int:
         """How many tokens may follow."""
         networks = [self.backbone] if self.speculation is None else [self.backbone, self.speculation.draft]

@@ -9,7 +9,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torchmetrics.functional.text import rouge_score
 
 from lit_llm.data.conversations import Question
-from lit_llm.data.duplicates import normalized
+from lit_llm.data.words import words
 from lit_llm.inference.sampling import Sampling
 from lit_llm.inference.text import Asked, Completion, TextModel
 from lit_llm.training.callbacks import verbatim
@@ -22,8 +22,9 @@ class SampleAnswers(Callback):
 
     Logged are `val/answers/end_of_text_rate` (answers that end by themselves), `val/answers/repetition` (four-token
     stretches of an answer that it has had before: seq-rep-4 of Welleck et al., 2019, https://arxiv.org/abs/1908.04319),
-    and of the prompts whose own answer is no longer than `max_new_tokens`, `val/answers/rouge_l` (F-measure of words:
-    Lin, 2004, https://aclanthology.org/W04-1013) and `val/answers/exact_match`, both up to case and punctuation.
+    and of the prompts whose own answer is no longer than `max_new_tokens`, `val/answers/rouge_l` (F-measure of words,
+    and of characters where a script puts no spaces between words, as Chinese, Japanese and Thai do not: Lin, 2004,
+    https://aclanthology.org/W04-1013) and `val/answers/exact_match`, both up to case and punctuation.
 
     Args:
         count: Prompts that are answered: the first of the validation split that fit.
@@ -109,7 +110,7 @@ def scores(questions: Sequence[Question], answers: Sequence[Completion], max_new
         if question.reference_tokens < max_new_tokens  # one more ends it
     ]
     if pairs:
-        said, wanted = ([normalized(text) for text in side] for side in zip(*pairs, strict=True))
+        said, wanted = ([" ".join(words(text)) or text.strip() for text in side] for side in zip(*pairs, strict=True))
         # The metric's own idea of a word is made of a to z and digits.
         rouge = rouge_score(said, wanted, rouge_keys="rougeL", normalizer=str, tokenizer=str.split)
         found["rouge_l"] = float(rouge["rougeL_fmeasure"])

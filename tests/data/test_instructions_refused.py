@@ -98,7 +98,7 @@ def test_what_is_longer_than_a_window(tmp_path: Path) -> None:
     ("content", "name", "told"),
     [
         ("{", "a.json", "a.json' is no JSON"),
-        ('{"instruction": "a"}', "a.json", "holds a dict, and not a list of records"),
+        ('{"instruction": "a"}', "a.json", r"none of 1 records can be used \(1 without output\)"),
         ("[]", "a.json", "there are no records"),
         ("\x1f", "a.json.gz", "cannot read '.*a.json.gz'"),
         ("{}\n{", "a.jsonl", "line 2 is no JSON"),

@@ -13,16 +13,18 @@ import pyarrow.parquet
 import pytest
 from source_files import TEXTS, texts, write
 
-from lit_llm.data.sources import SUFFIXES, Reading, Source
+from lit_llm.data.sources import PLAIN, SUFFIXES, Reading, Source
+
+EVERY = (*SUFFIXES, *(f"{suffix}.gz" for suffix in SUFFIXES if suffix != ".parquet"), ".TXT", ".JSONL.GZ", ".Parquet")
 
 # Kinds.
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("suffix", EVERY)
 def test_every_kind_gives_its_texts_again_and_again(tmp_path: Path, suffix: str) -> None:
     """D8: NUL, line ends of any sort and characters of any script stay as they are."""
     source = Source(str(write(tmp_path / f"a b{suffix}", TEXTS)), Reading())
-    rows = TEXTS if suffix in (".jsonl", ".jsonl.gz", ".parquet") else ["".join(TEXTS)]
+    rows = ["".join(TEXTS)] if suffix.lower().removesuffix(".gz") in PLAIN else TEXTS
     documents = list(source)
     for _ in range(2):
         assert ["".join(document.pieces()) for document in documents] == rows
@@ -104,12 +106,12 @@ def test_the_fingerprint_changes_with_the_text_and_how_it_is_read(tmp_path: Path
 # What text files hold.
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("suffix", EVERY)
 def test_a_byte_order_mark_is_no_text(tmp_path: Path, suffix: str) -> None:
     """D8: at the head of a file, and of a row."""
     path = write(tmp_path / f"a{suffix}", ["\ufeffthe text"])
     assert texts(path) == ["the text"]
-    if suffix == ".jsonl":
+    if suffix in (".json", ".jsonl"):
         path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
         assert texts(path) == ["the text"]
 
@@ -151,7 +153,7 @@ def test_lone_surrogates_in_json(tmp_path: Path) -> None:
 
 def test_texts_without_a_character_are_no_documents(tmp_path: Path) -> None:
     """D1, D5: an empty file and an empty row."""
-    for suffix in SUFFIXES:
+    for suffix in EVERY:
         assert "".join(texts(write(tmp_path / f"empty{suffix}", []))) == ""
     (tmp_path / "blank.jsonl").write_text('\n{"text": ""}\n\n{"text": "x"}\n \n')
     assert texts(tmp_path / "blank.jsonl") == ["x"]
@@ -238,7 +240,7 @@ def test_damaged_text_in_a_parquet_file(tmp_path: Path) -> None:
 
 
 def test_a_file_that_has_gone(tmp_path: Path) -> None:
-    for suffix in SUFFIXES:
+    for suffix in EVERY:
         path = write(tmp_path / f"a{suffix}", TEXTS)
         source = Source(str(path), Reading())
         path.unlink()
@@ -256,7 +258,10 @@ def test_a_file_that_has_gone(tmp_path: Path) -> None:
         ("", "the file or folder '' does not exist"),
         ("https://host/file", "'https://host/file' does not exist"),
         ("*.txt", "no file matches '*.txt'"),
-        ("nothing", "the folder 'nothing' holds no .md, .py, .rst, .txt, .jsonl, .jsonl.gz, .parquet file"),
+        (
+            "nothing",
+            "the folder 'nothing' holds no .md, .markdown, .py, .rst, .text, .txt, .jsonl, .ndjson, .parquet f",
+        ),
         ("data.csv", "'data.csv' is of no kind that can be read; the kinds are"),
         ("*.csv", "'data.csv' is of no kind that can be read"),
     ],

@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lit_llm.data.sources import PIECE, Reading, Source
-from lit_llm.data.splits import FEW, Plan
+from lit_llm.data.splits import FEW, NEAR, Plan
 
 LETTERS = st.text(st.sampled_from("ab é\n"), max_size=9)
 SHARES = st.tuples(st.floats(0, 0.6), st.floats(0, 0.39))
@@ -47,34 +47,89 @@ def split_of(texts: list[str], val: float, test: float) -> tuple[Plan, dict[str,
         return made, documents(made)
 
 
+def texts_of(plan: Plan) -> list[list[tuple[str, str]]]:
+    """The parts of each document that is not empty, in order: split and text."""
+    parts, done = [], []
+    for split, text, ends in plan.pieces():
+        parts.append((split, text))
+        if ends:
+            done.append((parts[0][0], "".join(text for _, text in parts)))
+            parts = []
+    lengths = [length for _, length in plan.measures if length]
+    found, waiting = [], iter(done)
+    for length in lengths:
+        one = [next(waiting)]
+        while sum(len(text) for _, text in one) < length:
+            one.append(next(waiting))
+        found.append(one)
+    assert not list(waiting)
+    return found
+
+
 @given(st.lists(LETTERS, min_size=1, max_size=12).filter(any), SHARES)
 def test_nothing_is_lost_and_nothing_is_on_two_sides(texts: list[str], shares: tuple[float, float]) -> None:
-    """D21: equal documents land on one side, and how many there are is counted; empty ones go nowhere."""
-    made, found = split_of(texts, *shares)
+    """D21: equal documents are divided in the same way, and how many there are is counted; empty ones go nowhere."""
+    with TemporaryDirectory() as folder:
+        made = plan(texts, *shares, Path(folder))
+        found = texts_of(made)
     real = [text for text in texts if text]
-    if len(real) == 1:
-        assert "".join("".join(found[split]) for split in ("train", "val", "test")) == real[0]
-        return
-    assert Counter(text for split in found.values() for text in split) == Counter(real)
-    assert sum(len(set(split)) for split in found.values()) == len(set(real))
+    assert ["".join(part for _, part in parts) for parts in found] == real
+    assert len({(text, str(parts)) for text, parts in zip(real, found, strict=True)}) == len(set(real))
     assert made.duplicates == len(real) - len(set(real))
+    assert made.is_cut or len(real) == 1 or all(len(parts) == 1 for parts in found)
+    assert made.empty == len(texts) - len(real)
 
 
-@given(st.lists(LETTERS.filter(bool), min_size=2, max_size=15, unique=True), SHARES)
-@example(["cccccc0.129", "dd0.7", "eee0.5"], (0.1, 0.4))  # both small ones are wanted for testing
-def test_shares_of_few_documents_are_as_near_as_they_come(texts: list[str], shares: tuple[float, float]) -> None:
-    """Off by no more than one document; each split that was asked for has one if there are enough, training always."""
-    _, found = split_of(texts, *shares)
-    total, longest = sum(map(len, texts)), max(map(len, texts))
-    asked = dict(zip(("val", "test"), shares, strict=True))
-    assert found["train"]
-    for split, share in asked.items():
+@given(st.lists(LETTERS.filter(bool), min_size=1, max_size=15), SHARES)
+@example(["cccccc0.129", "dd0.7", "eee0.5"], (0.1, 0.4))
+@example(["one", "one"], (0.05, 0.0))
+def test_shares_of_few_documents_are_those_asked_for(texts: list[str], shares: tuple[float, float]) -> None:
+    """Within a fifth as wholes; else to a character and one more for each copy of a text that is cut."""
+    made, found = split_of(texts, *shares)
+    total, most = sum(map(len, texts)), max(Counter(texts).values())
+    for split, share in zip(("val", "test"), shares, strict=True):
         size = sum(map(len, found[split]))
-        assert size <= share * total + longest
-        if len(texts) > sum(share > 0 for share in shares):
-            assert bool(found[split]) == (share > 0)
-        if len(found["train"]) > 1:  # else the wish to leave one for others came first
-            assert size >= share * total - longest
+        if made.is_cut or made.is_single:
+            assert abs(size - share * total) <= 1 + most
+        else:
+            assert abs(size - share * total) <= NEAR * share * total
+
+
+SHAPES = {
+    "one": [4000],
+    "two": [4000, 3000],
+    "three": [5000, 100, 4000],
+    "four": [10, 20, 30, 9000],
+    "five equal lengths": [2000] * 5,
+    "a giant": [50_000, *[9] * 40],
+    "seven": [1000] * 7,
+}
+
+
+def words(length: int, seed: int) -> str:
+    return "".join(random.Random(seed).choices("abcdefghijklmnop ", k=length))
+
+
+@pytest.mark.parametrize("val", [0.01, 0.05, 0.1, 0.3])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_share_is_met_whatever_the_documents_are(tmp_path: Path, shape: str, val: float) -> None:
+    _, found = split_of([words(length, seed) for seed, length in enumerate(SHAPES[shape])], val, 0.0)
+    total = sum(SHAPES[shape])
+    assert sum(map(len, found["val"])) == pytest.approx(val * total, rel=NEAR + 1e-3, abs=2)
+    assert sum(map(len, found["train"])) + sum(map(len, found["val"])) == total
+
+
+@pytest.mark.parametrize("copies", [1, 2, 3, 5])
+def test_what_is_cut_by_position_does_not_leak(copies: int) -> None:
+    """However often a text occurs, no stretch of what is held out is trained on."""
+    texts = [words(4000, seed) for seed in range(2)] * copies
+    made, found = split_of(texts, 0.05, 0.05)
+    assert made.is_cut
+    trained = "\n".join(found["train"])
+    for split in ("val", "test"):
+        assert sum(map(len, found[split])) == pytest.approx(0.05 * sum(map(len, texts)), abs=copies)
+        for text in found[split]:
+            assert not [i for i in range(0, len(text) - 30, 7) if text[i : i + 30] in trained]
 
 
 @given(st.lists(LETTERS.filter(bool), min_size=2, max_size=12), SHARES, st.randoms())

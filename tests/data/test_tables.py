@@ -1,48 +1,12 @@
 """Texts and labels from every kind of table, and what is wrong with one in a sentence."""
 
-import gzip
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 import datasets
-import pyarrow
-import pyarrow.parquet
 import pytest
-
-from lit_llm.data.rows import Access
-from lit_llm.data.tables import Columns, Table, read_table
-
-ROWS = [("ham", "see you, at six"), ("spam", 'WIN a "car" now'), ("ham", "naïve £5"), ("ham", "ok"), ("spam", "free")]
-
-
-def read(path: Path | str, labelled: bool = True, columns: tuple[str, str] = ("text", "label"), **how: Any) -> Table:
-    return read_table(str(path), Columns(*columns), Access(**how), labelled)
-
-
-def pairs(table: Table) -> list[tuple]:
-    return list(zip(table.labels, table.texts, strict=True))
-
-
-def write(path: Path, rows: list[tuple] = ROWS) -> Path:
-    """The rows as the kind of file that the name says."""
-    if path.suffix == ".parquet":
-        columns = {
-            "label": [label for label, _ in rows],
-            "n": list(range(len(rows))),
-            "text": [text for _, text in rows],
-        }
-        pyarrow.parquet.write_table(pyarrow.table(columns), path)
-    elif ".jsonl" in path.name:
-        lines = "".join(json.dumps({"label": label, "text": text}) + "\n" for label, text in rows).encode()
-        path.write_bytes(gzip.compress(lines) if path.suffix == ".gz" else lines)
-    elif path.suffix == ".csv":
-        quoted = [(label, text.replace('"', '""')) for label, text in rows]
-        path.write_text("label,text\n" + "".join(f'{label},"{text}"\n' for label, text in quoted), "utf-8")
-    else:
-        path.write_text("".join(f"{label}\t{text}\n" for label, text in rows), "utf-8")
-    return path
+from tables_of_texts import ROWS, pairs, read, write
 
 
 @pytest.mark.parametrize("name", ["a.tsv", "a.txt", "SMSSpamCollection", "a.csv", "a.jsonl", "a.jsonl.gz", "a.parquet"])
@@ -119,13 +83,18 @@ def test_labels_may_be_missing_where_none_are_needed(tmp_path: Path) -> None:
 
 CASES = {
     "a.jsonl": [
-        ('{"text": "a", "label": "x"}\n{"text": 7, "label": "x"}\n', "line 2 has the int '7' in 'text', and the lines"),
+        (
+            '{"text": "a", "label": "x"}\n{"text": 7, "label": "x"}\n',
+            "line 2 has the int '7' in 'text', where its text",
+        ),
         (
             '{"text": "a", "label": "x"}\n{"text": "b", "label": 1}\n',
             "line 2 has the int '1' in 'label', and the lines ",
         ),
-        ('{"text": "a", "label": "x"}\n\n{"text": "b", "label": "y", "z": 1}\n', "line 3 has also the field 'z': each"),
-        ('{"text": "a", "label": "x"}\n{"text": "b"}\n', "line 2 lacks the field 'label': each line has those of the"),
+        (
+            '{"text": "a", "label": "x"}\n{"text": "b"}\n',
+            "line 2 lacks the field 'label'; give it one, or leave the line",
+        ),
         ('{"text": "a", "label": "x"}\n{"text": null, "label": "x"}\n', "line 2 has nothing in 'text', where its text"),
         ('{"text": "a", "label": null}\n', "line 1 has no label in 'label'; give it one, or leave the row out"),
         ('{"text": "a", "label": 0.5}\n', "line 1 has the float '0.5' in 'label', where a label is a word or a whole"),

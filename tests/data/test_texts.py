@@ -83,6 +83,14 @@ def test_no_text_is_without_a_token() -> None:
     assert batch.idx.tolist() == [[0, 0], [2, 1]]
 
 
+def test_a_text_that_cannot_be_encoded_is_named() -> None:
+    """By the number of its row in the source, from 1."""
+    fitted = Characters()
+    fitted.fit(["abc"])
+    with pytest.raises(ValueError, match=r"^text 8: the character 'z' is not among the 3"):
+        Texts(["ab", "az"], np.array([0, 1]), np.array([4, 7]), fitted, T)
+
+
 def test_the_text_past_the_end_is_of_no_class() -> None:
     batch = texts([3, 5]).__getitems__([2])
     assert (batch.targets.tolist(), batch.rows.tolist(), batch.lengths.tolist()) == ([IGNORE_INDEX], [-1], [1])

@@ -102,7 +102,7 @@ def test_equal_texts_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_long_documents_are_tokenized_as_wholes(tmp_path: Path) -> None:
     """In pieces that give the ids of the whole."""
     text = "the cat's mats fit, 12 cats saw 1,000 dogs " * (PIECE // 30)
-    corpus = prepare(source(tmp_path, [text, *TEXTS]), BPE(290), tmp_path / "made", 0.1, 0)
+    corpus = prepare(source(tmp_path, [text, *TEXTS]), BPE(290), tmp_path / "made", 0, 0)
     assert corpus.tokenizer.state()["pattern"] == FASTER[PATTERN]
     whole = [*corpus.tokenizer.encode(text).tolist(), corpus.tokenizer.end_of_text]
     assert contents(corpus)["train"][: len(whole)] == whole

@@ -182,8 +182,8 @@ def test_lines_of_a_pipe(tmp_path: Path, capsys: Any, monkeypatch: pytest.Monkey
     assert saved["source"] == str(folder)
     assert saved["messages"][-1] == {"role": "assistant", "content": COMMANDS}
     for line, told in (("z" * 80, "the message is too long: its 80 tokens"), ("/x", "there is no command '/x'")):
-        monkeypatch.setattr("sys.stdin", io.StringIO(line))
-        assert told in refusal(call(capsys, "chat", folder))
+        monkeypatch.setattr("sys.stdin", io.StringIO(f"who?\n\n{line}\nwho?\n"))
+        assert refusal(call(capsys, "chat", folder)).startswith(f"line 3: {told}")
 
 
 WRONG = {
@@ -224,7 +224,8 @@ def test_generate_answers(tmp_path: Path, capsys: Any) -> None:
     assert lines[0]["messages"] == asked
     model, config = TextModel.from_source(tmp_path / "m"), SimpleNamespace(chat=False, template=None, system="be")
     told = {"role": "system", "content": "be"}
-    (one, other, own), _ = encode(model, [asked, [told, *asked], [{**told, "content": "or"}, *asked]], Asked(), config)
+    talks = {"line 1": asked, "line 2": [told, *asked], "line 3": [{**told, "content": "or"}, *asked]}
+    (one, other, own), _ = encode(model, talks, Asked(), config)
     assert one == other != own
     for wrong, told in ((messages, "ask for no answer"), ([{"role": "user"}], "has no 'role' and 'content'")):
         Path("prompts").write_text(json.dumps({"messages": wrong}))

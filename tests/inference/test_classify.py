@@ -10,6 +10,7 @@ from cli_runs import call, refusal, run_folders, write_tiny
 from text_runs import BLOCK, TinyTexts, pad, write_classification
 
 from lit_llm.__main__ import main
+from lit_llm.data.tokenizer import Characters
 from lit_llm.inference.classify import Classifier
 from lit_llm.modules import Classification
 
@@ -81,3 +82,15 @@ def test_refusals(run, tmp_path, capsys, monkeypatch) -> None:
     assert "no text in UTF-8" in refusal(call(capsys, "classify", "--checkpoint", run))
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
     assert "there is no text" in refusal(call(capsys, "classify", "--checkpoint", run))
+
+
+def test_the_text_that_cannot_be_read_is_named(run, capsys, monkeypatch) -> None:
+    """By its line, in whichever batch it comes; the answers before it are written."""
+    fitted = Characters()
+    fitted.fit(["abc"])
+    module = Classifier.from_checkpoint(run).module
+    monkeypatch.setattr(Classifier, "from_checkpoint", lambda path: Classifier(module, fitted, BLOCK))
+    feed(monkeypatch, b"a\nb\nc\naz\n")
+    result = call(capsys, "classify", "--checkpoint", run, "--batch_size=3")
+    assert len(result.out.splitlines()) == 3
+    assert refusal(result).startswith("text 4: the character 'z' is not among the 3 of the corpus")

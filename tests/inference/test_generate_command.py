@@ -1,6 +1,7 @@
 """lit-llm generate."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -126,7 +127,30 @@ def test_files_of_prompts_that_cannot_be(checkpoints, tmp_path, capsys, content,
 
 def test_a_line_of_prompts_ends_where_a_file_of_json_lines_says(tmp_path) -> None:
     (tmp_path / "prompts").write_text('{"prompt": "a\u2028b"}\nc\x0cd\n', encoding="utf-8")
-    assert read_prompts(str(tmp_path / "prompts")) == ["a\u2028b", "c\x0cd"]
+    assert list(read_prompts(str(tmp_path / "prompts")).values()) == ["a\u2028b", "c\x0cd"]
+
+
+@pytest.mark.parametrize("options", [(), ("--num_samples=3", "--batch_size=2"), ("--chat=true", "--template=plain")])
+def test_the_line_of_a_prompt_that_cannot_be_continued(checkpoints, tmp_path, capsys, options) -> None:
+    """Before anything is written: one that is too long, one that the tokenizer does not know, one in no UTF-8."""
+    path = tmp_path / "prompts"
+    for kind, lines, told in (
+        (
+            "bytes",
+            ["the", "", "a cat " * 30, "on"],
+            r"a prompt of \d+ tokens and \d+ new ones do not fit the model's 64",
+        ),
+        ("characters", ["the", "a cat", "on a café", "é"], "the character 'é' is not among the"),
+    ):
+        if kind == "characters" and "--chat=true" in options:  # that knows no template either
+            continue
+        path.write_text("\n".join(lines), encoding="utf-8")
+        result = call(capsys, "generate", "--checkpoint", checkpoints[kind], "--prompts", path, *options)
+        assert re.match(rf"line 3 of '{path}': {told}", refusal(result))
+        assert result.out == ""
+    path.write_bytes(b"the\na\n\xff\n")
+    said = refusal(call(capsys, "generate", "--checkpoint", checkpoints["bytes"], "--prompts", path, *options))
+    assert said == f"line 3 of '{path}' is no text in UTF-8 (invalid start byte at byte 6)"
 
 
 def test_a_draft(checkpoints, capsys) -> None:
