@@ -45,7 +45,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lit_llm.inference": {"lit_llm.inference", "lit_llm.backbone", "lit_llm.weights", "lit_llm.data", *PLAIN},
     # A trained classifier is a module, not only a backbone.
     "lit_llm.inference.classify": {
-        f"lit_llm.{room}" for room in ("modules", "batch", "weights", "data", "inference.device")
+        f"lit_llm.{room}" for room in ("modules", "batch", "weights", "data", "inference.device", "inference.options")
     }
     | PLAIN,
     "lit_llm.evaluation.baselines": {  # scored as the model is

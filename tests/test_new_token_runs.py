@@ -108,3 +108,13 @@ def test_growing_has_to_be_asked_for(tmp_path: Path, base: Path, capsys: Any) ->
     write_yaml(file, {"model": {"init_args": {"backbone": {"init_args": {"vocab_size": 300}}}}})
     result = call(capsys, "fit", "-c", config, "-c", file, "--model.init_from", base, "--model.backbone.vocab_size=300")
     assert "of another shape" in refusal(result)
+
+
+def test_an_adapter_alone_has_no_rows_for_new_tokens(tmp_path: Path, base: Path, capsys: Any) -> None:
+    """Refused: its folder could not be opened."""
+    start = ("fit", "-c", write_instructions(tmp_path), "--model.init_from", base, NEW, "--model.lora.rank=2")
+    assert call(capsys, *start).code == 0
+    (run,) = run_folders(tmp_path, "tuned")
+    said = refusal(call(capsys, "export", "--format=adapter", "--checkpoint", run, "--out", tmp_path / "out"))
+    assert "has rows for 2 tokens that its base" in said
+    assert not (tmp_path / "out").exists()

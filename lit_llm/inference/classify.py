@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from lit_llm.inference.device import add_device, device_of
+from lit_llm.inference.options import SOURCE
 from lit_llm.terminal import lines_of_stdin, typed
 from lit_llm.usage import Parser
 
@@ -47,7 +48,7 @@ def parser() -> Parser:
         ),
     )
     add = parser.add_argument
-    add("--checkpoint", type=str, required=True, help="a .ckpt file, a run folder or a folder of runs")
+    add("--checkpoint", type=str, required=True, help=SOURCE)
     add("--batch_size", type=int, default=32, help="texts that are read and answered at once")
     add_device(parser)
     add("texts", type=str, nargs="*", help="texts, each in quotes; none: one a line on stdin")
@@ -68,10 +69,10 @@ class Classifier:
 
     @classmethod
     def from_checkpoint(cls, path: str | Path) -> Self:
-        """Load both from a checkpoint; no code in it is run.
+        """Load both from a checkpoint, or from a classifier in Hugging Face's layout; no code in it is run.
 
         Args:
-            path: A `.ckpt` file, a run folder or a folder of runs.
+            path: A `.ckpt` file, a run folder or a folder of runs; a model of the hub or a folder of one.
 
         Raises:
             ValueError: If there is none, it is damaged, of another task, or holds no tokenizer.
@@ -79,8 +80,12 @@ class Classifier:
         from lit_llm.data.tokenizer import from_state
         from lit_llm.modules import Classification
         from lit_llm.weights.checkpoint import module_class, open_checkpoint
+        from lit_llm.weights.open import find_folder, is_model_folder
 
-        file, checkpoint = open_checkpoint(path)
+        folder = find_folder(path)
+        if is_model_folder(folder):
+            return cls._from_folder(path)
+        file, checkpoint = open_checkpoint(folder)
         wrote = module_class(checkpoint)
         if wrote is None or not issubclass(wrote, Classification):
             name = "a module that cannot be imported here" if wrote is None else wrote.__qualname__
@@ -91,6 +96,26 @@ class Classifier:
         return cls(
             module, from_state(checkpoint["tokenizer"]), checkpoint.get("block_size", module.backbone.block_size)
         )
+
+    @classmethod
+    def _from_folder(cls, path: str | Path) -> Self:
+        import torch
+
+        from lit_llm.data.pretrained import come_along
+        from lit_llm.modules import Classification
+        from lit_llm.weights.open import open_source
+
+        source = open_source(path)
+        if (classes := source.classes) is None:
+            what = "a language model" if source.is_language_model else "not a classifier that chooses one class"
+            raise ValueError(f"'{source.name}' is {what}; lit-llm classify needs a trained Classification")
+        tokenizer = come_along(source)
+        module = Classification(source.backbone(torch.float32), list(classes.names))
+        state = module.state_dict()
+        for name, stored in (("head.weight", classes.head), ("threshold", classes.threshold)):
+            if stored in source.stored:
+                state[name].copy_(source.read(stored))
+        return cls(module, tokenizer, int(min(source.max_length, module.backbone.block_size)))
 
     def classify(self, texts: list[str], first: int = 0) -> tuple[list[tuple[str, float]], int]:
         """The label of each text with its probability, and how many texts were cut.

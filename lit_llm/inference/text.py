@@ -122,9 +122,15 @@ class TextModel:
         Without a tokenizer, its texts are ids (`Numbers`).
 
         Raises:
-            ValueError: If there is none, or it is damaged.
+            ValueError: If there is none, it is damaged, or it was not trained to continue texts.
         """
         opened = open_source(source)
+        if not opened.is_language_model:
+            raise ValueError(
+                f"'{opened.name}' is not a language model: its output layer for words was never trained; "
+                + ("lit-llm classify tells classes with it" if opened.classes else "only its backbone can be used here")
+                + ", and --model.init_from trains one on it"
+            )
         tokenizer = come_along(opened) if opened.has_tokenizer else None
         backbone = opened.backbone(dtype)
         return cls(backbone, tokenizer or Numbers(backbone.vocab_size))

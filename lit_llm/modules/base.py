@@ -164,7 +164,7 @@ class BaseModule(WeightedSteps):
     def start(self, new_ids: range = range(0)) -> Filled | None:
         """Take the weights of `init_from`, once; what became of them, or None if there was nothing to do.
 
-        Weights that this class has written are taken whole, others into the backbone alone.
+        Weights that `takes_whole` are taken whole, others into the backbone alone.
 
         Args:
             new_ids: Ids that the weights do not know yet; their rows start at the mean of the others.
@@ -175,9 +175,7 @@ class BaseModule(WeightedSteps):
         if self.init_from is None or self.has_started:
             return None
         source = open_source(self.init_from)
-        whole = source.module is type(self)
-        if whole:
-            self.refuse_source(source)
+        whole = self.takes_whole(source)
         module, dtype = self if whole else self.backbone, next(self.backbone.parameters()).dtype
         filled = fill_grown(source, module, self.backbone, dtype, new_ids) if new_ids else source.fill(module, dtype)
         self.has_started = True
@@ -186,8 +184,9 @@ class BaseModule(WeightedSteps):
         own = [name for name, _ in self.named_parameters() if not (whole or name.startswith("backbone."))]
         return replace(filled, new=(*filled.new, *own))
 
-    def refuse_source(self, source: Source) -> None:
-        """Refuse weights of this class that do not fit, where more can be said than which tensors differ."""
+    def takes_whole(self, source: Source) -> bool:
+        """Whether more than the backbone is taken from a source: all that this class has written."""
+        return source.module is type(self)
 
     def configure_model(self) -> None:
         """Divide the network among devices that share it, have the blocks recomputed and compiled, as asked.

@@ -57,9 +57,9 @@ class Classification(BaseModule):
         self.class_names, self._weighting = list(class_names), class_weights
         self.pooling = pooling()
         self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(backbone.embedding.tokens.weight.shape[1], n_classes)
+        # Without a bias, as the classifiers of transformers have it, so that `lit-llm export` can write one.
+        self.head = nn.Linear(backbone.embedding.tokens.weight.shape[1], n_classes, bias=False)
         nn.init.normal_(self.head.weight, std=0.02)  # as all of GPT-2's
-        nn.init.zeros_(self.head.bias)
         made: Any = loss()
         if hasattr(made, "reduction"):
             made.reduction = "none"
@@ -92,22 +92,26 @@ class Classification(BaseModule):
         # After those of `init_from`: here the config counts.
         self.class_weights.copy_(_weights(weighting, len(self.class_names)))
 
-    def refuse_source(self, source: Source) -> None:
-        """Refuse the head of other classes.
+    def takes_whole(self, source: Source) -> bool:
+        """Whether the head is taken as well: that of this class, or of a folder with the same classes.
 
         Raises:
-            ValueError: If it is.
+            ValueError: If this class has written the head, for other classes.
         """
-        if source.class_names and list(source.class_names) != self.class_names:
+        is_own, names = super().takes_whole(source), list(source.classes.names if source.classes else ())
+        if is_own and names and names != self.class_names:
             raise ValueError(
-                f"'{source.name}' tells the classes {', '.join(source.class_names)} apart, and the data has "
+                f"'{source.name}' tells the classes {', '.join(names)} apart, and the data has "
                 f"{', '.join(self.class_names)}; take the data of that run, or start from a checkpoint of another "
                 "task, which gives its backbone alone"
             )
+        return is_own or (source.folder is not None and names == self.class_names)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put beside the weights how long a text may be."""
+        """Put beside the weights how scores are computed and how long a text may be."""
         super().on_save_checkpoint(checkpoint)
+        parts: dict[str, Any] = {"forward": type(self).forward, "pooling": type(self.pooling)}
+        checkpoint["scores"] = {name: f"{part.__module__}.{part.__qualname__}" for name, part in parts.items()}
         if (data := getattr(self.trainer, "datamodule", None)) is not None:
             checkpoint["block_size"] = data.block_size
 

@@ -16,7 +16,7 @@ from lit_llm.weights.adapters import is_adapter, merging_entries
 from lit_llm.weights.build import tensors_of
 from lit_llm.weights.families.names import Entry
 from lit_llm.weights.matching import Stored
-from lit_llm.weights.source import Source
+from lit_llm.weights.source import Classes, Source
 
 PARTS = ("state_dict", "hyper_parameters")  # what every checkpoint is asked for; each a dict
 
@@ -133,6 +133,8 @@ def checkpoint_source(path: str | Path, checkpoint: dict[str, Any]) -> Source:
     except ValueError as error:
         raise ValueError(f"the checkpoint '{path}' cannot be used: {error}") from error
 
+    module, names = module_class(checkpoint), checkpoint["hyper_parameters"].get("class_names")
+
     def entries(module: nn.Module) -> list[Entry]:
         prefix = "backbone." if isinstance(module, GPT) else ""
         return [entry(name, prefix + name) for name in tensors_of(module)]
@@ -145,8 +147,9 @@ def checkpoint_source(path: str | Path, checkpoint: dict[str, Any]) -> Source:
         entries,
         is_harmless=lambda name: not name.startswith("backbone."),  # the head of another task
         tokenizer=checkpoint.get("tokenizer"),
-        module=module_class(checkpoint),
-        class_names=tuple(checkpoint["hyper_parameters"].get("class_names") or ()),
+        module=module,
+        classes=Classes(tuple(names), "head.weight", "threshold") if names and "head.weight" in weights else None,
+        is_language_model=not names and getattr(module, "uses_head", True),
     )
 
 

@@ -4,9 +4,12 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from lit_llm.usage import Parser
+
+if TYPE_CHECKING:
+    from lit_llm.weights.source import Source
 
 DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 MARKS = ("config.json", "settings.json", "adapter.json")  # a folder with one of them holds a model
@@ -50,6 +53,7 @@ def run(args: list[str]) -> int:
             raise ValueError(f"--dtype {config.dtype} is not for an adapter, which stays as it is; leave it out")
         if not checkpoint:
             raise ValueError(f"'{source.name}' is no checkpoint of a run, and only those have an adapter to write")
+        refuse_adapter(source, checkpoint)
         write_whole(out, lambda folder: write_adapter(folder, checkpoint))
         print(f"{out}: an adapter of '{checkpoint['hyper_parameters']['init_from']}' from {source.name}")
         return 0
@@ -77,6 +81,30 @@ def check_target(out: Path, overwrite: bool) -> None:
             raise ValueError(f"the folder '{out}' is not empty; choose another, or replace it with --overwrite true")
         if not any((out / name).is_file() for name in MARKS):
             raise ValueError(f"the folder '{out}' holds something else than a model and is not overwritten")
+
+
+def refuse_adapter(source: "Source", checkpoint: dict[str, Any]) -> None:
+    """Refuse an adapter that would leave out a part of what its run computes.
+
+    Raises:
+        ValueError: If the run has an output layer of its own beside the backbone, or more tokens than its base.
+    """
+    from lit_llm.weights.open import open_source
+
+    if not source.is_language_model:
+        raise ValueError(
+            f"'{source.name}' has an output layer beside its backbone, which an adapter alone leaves out; take "
+            "--format hf, which merges the adapter"
+        )
+    base = checkpoint["hyper_parameters"].get("init_from")
+    if base is None or checkpoint["hyper_parameters"].get("random_start"):
+        return
+    known, rows = (each.settings["init_args"]["vocab_size"] for each in (open_source(base), source))
+    if rows > known:
+        raise ValueError(
+            f"'{source.name}' has rows for {rows - known} tokens that its base '{base}' has not (--data.new_tokens), "
+            "and an adapter alone leaves them out; take --format hf, which merges the adapter"
+        )
 
 
 def write_whole(out: Path, write: Callable[[Path], None]) -> None:

@@ -1,6 +1,7 @@
 """The README.md of an exported model: what it is, what it was trained on, and how well it did."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,13 @@ import yaml
 from lit_llm.weights.source import Source
 
 
-def model_card(source: Source, checkpoint: dict[str, Any], parameters: int, model_type: str | None) -> str:
+def model_card(
+    source: Source,
+    checkpoint: dict[str, Any],
+    parameters: int,
+    model_type: str | None,
+    threshold: float | None = None,
+) -> str:
     """A model card with the YAML header that the Hugging Face hub reads.
 
     Args:
@@ -17,8 +24,10 @@ def model_card(source: Source, checkpoint: dict[str, Any], parameters: int, mode
         checkpoint: What it holds beside the weights, if it is a checkpoint.
         parameters: Numbers in the weights.
         model_type: Its family. None: in our own layout.
+        threshold: Of a classifier, from which probability on the second of two classes is answered. None: no such one.
     """
-    header = {"tags": ["lit-llm", *([model_type] if model_type else [])], "pipeline_tag": "text-generation"}
+    task = "text-generation" if source.is_language_model else "text-classification"
+    header = {"tags": ["lit-llm", *([model_type] if model_type else [])], "pipeline_tag": task}
     if model_type:
         header["library_name"] = "transformers"
     config = _run_config(Path(source.name)) if checkpoint else {}
@@ -34,7 +43,7 @@ def model_card(source: Source, checkpoint: dict[str, Any], parameters: int, mode
     }
     parts = [
         f"# {_name(config, Path(source.name), checkpoint)}",
-        _use(model_type),
+        _use(model_type) if source.classes is None else _use_classes(source.classes.names, threshold),
         *(f"## {title}\n\n{text}" for title, text in sections.items()),
     ]
     return f"---\n{yaml.safe_dump(header, sort_keys=False)}---\n\n" + "\n\n".join(parts) + "\n"
@@ -47,6 +56,21 @@ def _use(model_type: str | None) -> str:
         "A language model written by lit_llm.\n\n"
         "```python\nfrom transformers import AutoModelForCausalLM, AutoTokenizer\n\n"
         'model, tokenizer = AutoModelForCausalLM.from_pretrained("."), AutoTokenizer.from_pretrained(".")\n```'
+    )
+
+
+def _use_classes(names: Sequence[str], threshold: float | None) -> str:
+    decided = "The most probable class is the answer."
+    if threshold is not None:
+        decided = (
+            f"`lit-llm classify` answers `{names[1]}` from a probability of {threshold:.4f} on (`decision_threshold` "
+            "in config.json); the pipeline of transformers answers the more probable class."
+        )
+    return (
+        f"A classifier of texts written by lit_llm. Its classes: {', '.join(f'`{name}`' for name in names)}. {decided} "
+        "It was trained on texts without white space around them; longer ones are cut.\n\n"
+        '```python\nfrom transformers import pipeline\n\nclassify = pipeline("text-classification", ".", top_k=None)\n'
+        "classify([text.strip() for text in texts], truncation=True)\n```"
     )
 
 

@@ -1,9 +1,12 @@
 """What the user names as a source: found, and understood."""
 
+import math
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from lit_llm.backbone import GPT
 from lit_llm.usage import home_path
@@ -11,12 +14,13 @@ from lit_llm.weights.adapters import SETTINGS as ADAPTER
 from lit_llm.weights.adapters import StoredAdapter
 from lit_llm.weights.build import tensors_of
 from lit_llm.weights.checkpoint import checkpoint_source, open_checkpoint
+from lit_llm.weights.classes import HEAD, THRESHOLD, classes_of, is_language_model
 from lit_llm.weights.families import Entry, family_of
 from lit_llm.weights.families.names import Same
 from lit_llm.weights.hub import is_hub_name, snapshot
 from lit_llm.weights.json_file import read_json
 from lit_llm.weights.lit_folder import SETTINGS, read_lit_folder
-from lit_llm.weights.matching import HEADS
+from lit_llm.weights.matching import HEADS, Stored
 from lit_llm.weights.source import Source
 from lit_llm.weights.tensor_files import PICKLES, TensorFiles, pickle_advice
 
@@ -54,6 +58,11 @@ def open_with_checkpoint(name: str | Path) -> tuple[Source, dict[str, Any]]:
         return _own_layout(str(name), path), {}
     file, checkpoint = open_checkpoint(path)
     return checkpoint_source(file, checkpoint), checkpoint
+
+
+def is_model_folder(path: Path) -> bool:
+    """Whether a folder is itself a model or an adapter, not a run or a folder of runs."""
+    return any((path / name).exists() for name in (ADAPTER, "config.json", SETTINGS))
 
 
 def find_folder(name: str | Path, with_weights: bool = True) -> Path:
@@ -122,12 +131,49 @@ def _huggingface(name: str, folder: Path) -> Source:
     except ValueError as error:
         raise ValueError(f"'{name}' cannot be used: {error}") from error
     files = TensorFiles(folder)
+    stored, threshold = dict(files.stored), config.get(THRESHOLD)
+    writes, classes = is_language_model(config, stored), classes_of(config, stored)
+    if isinstance(threshold, float):
+        stored[THRESHOLD] = Stored((), torch.float32)
+
+    def read(tensor: str) -> Tensor:
+        return torch.tensor(threshold) if tensor == THRESHOLD else files(tensor)
+
+    def of_backbone(backbone: GPT) -> list[Entry]:
+        made = family.entries(backbone, stored.keys())
+        return [one for one in made if writes or one.name not in HEAD or stored.keys() >= {*one.theirs}]
 
     def entries(module: nn.Module) -> list[Entry]:
-        assert isinstance(module, GPT)
-        return family.entries(module, files.stored.keys())
+        if isinstance(module, GPT):
+            return of_backbone(module)
+        assert classes is not None  # a module that takes its own output layer from here as well
+        backbone = cast(GPT, module.backbone)
+        own = {"head.weight": classes.head, "threshold": classes.threshold}
+        return [
+            *(replace(entry, name=f"backbone.{entry.name}") for entry in of_backbone(backbone)),
+            *(Entry(name, (their,), Same()) for name, their in own.items() if their in stored),
+        ]
 
     def is_harmless(tensor: str) -> bool:
-        return family.ignores(tensor) or HEADS.search(tensor) is not None
+        return family.ignores(tensor) or HEADS.search(tensor) is not None or tensor == THRESHOLD
 
-    return Source(name, settings, files.stored, files, entries, is_harmless, folder, model_type=family.model_type)
+    return Source(
+        name,
+        settings,
+        stored,
+        read,
+        entries,
+        is_harmless,
+        folder,
+        model_type=family.model_type,
+        classes=classes,
+        is_language_model=writes,
+        max_length=_max_length(folder),
+    )
+
+
+def _max_length(folder: Path) -> float:
+    """Tokens of a text at most, where the tokenizer's settings say it; without end where they do not."""
+    path = folder / "tokenizer_config.json"
+    said = read_json(path).get("model_max_length") if path.is_file() else None
+    return said if isinstance(said, int | float) and said > 0 else math.inf

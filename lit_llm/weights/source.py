@@ -1,5 +1,6 @@
 """Weights that a model can start from, whoever wrote them."""
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -47,6 +48,21 @@ class Filled:
 
 
 @dataclass(frozen=True)
+class Classes:
+    """The classes that a source tells apart.
+
+    Args:
+        names: In the order of their scores.
+        head: Name of the stored tensor that makes scores of a text's vector.
+        threshold: Name of the stored probability from which on the second of two classes is answered; it may be absent.
+    """
+
+    names: tuple[str, ...]
+    head: str
+    threshold: str
+
+
+@dataclass(frozen=True)
 class Source:
     """Weights under the names of who wrote them, and the architecture that they belong to.
 
@@ -61,7 +77,9 @@ class Source:
         tokenizer: State of the tokenizer. None: there is none, or it lies in the folder.
         module: The LightningModule that wrote them. None: none, or one that cannot be imported here.
         model_type: The family whose layout it is in. None: in our own.
-        class_names: Names of the classes that its head tells apart; none if there is no such head.
+        classes: The classes that its head tells apart. None: it has no such head.
+        is_language_model: Whether its output layer was trained to continue texts.
+        max_length: Tokens of a text at most, beside those that the backbone has positions for.
     """
 
     name: str
@@ -74,7 +92,9 @@ class Source:
     tokenizer: dict[str, Any] | None = None
     module: type | None = None
     model_type: str | None = None
-    class_names: tuple[str, ...] = ()
+    classes: Classes | None = None
+    is_language_model: bool = True
+    max_length: float = math.inf
 
     @property
     def has_tokenizer(self) -> bool:
@@ -107,6 +127,8 @@ class Source:
         except ValueError as error:
             raise ValueError(f"'{self.name}' cannot be used: {error}") from error
         self.fill(backbone, dtype or self.dtype, allow_nonfinite)
+        if any(parameter.is_meta for parameter in backbone.parameters()):
+            _start_head(backbone, dtype or self.dtype)
         return backbone
 
     def fill(self, module: nn.Module, dtype: torch.dtype, allow_nonfinite: bool = False) -> Filled:
@@ -153,3 +175,12 @@ class Source:
                 "them as they are"
             )
         return tensor
+
+
+def _start_head(backbone: GPT, dtype: torch.dtype) -> None:
+    """Give an output layer that the source does not have the weights that a new one begins with."""
+    for parameter in backbone.head.to_empty(device="cpu").to(dtype).parameters():
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=0.02)
+        else:
+            nn.init.zeros_(parameter)

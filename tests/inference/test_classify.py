@@ -74,7 +74,7 @@ def test_refusals(run, tmp_path, capsys, monkeypatch) -> None:
     (other,) = run_folders(tmp_path)
     said = refusal(call(capsys, "classify", "--checkpoint", other, "a text"))
     assert "is a checkpoint of LanguageModeling, and only one of Classification tells classes" in said
-    assert "there is no checkpoint or run folder" in refusal(
+    assert "there is no checkpoint, run folder or folder of a model" in refusal(
         call(capsys, "classify", "--checkpoint", tmp_path / "x", "a")
     )
     assert "--batch_size 0 cannot be" in refusal(call(capsys, "classify", "--checkpoint", run, "--batch_size=0", "a"))

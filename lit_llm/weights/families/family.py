@@ -26,6 +26,7 @@ class Family:
     Args:
         model_type: Its name in config.json.
         architecture: The class in `transformers` that has a language modelling head.
+        classifier: The one that tells classes of texts apart by the last token.
         fixed: Our arguments that are the same for every model of the family.
         rules: What the keys of config.json say about all other arguments.
         names: Their name of each module or parameter of ours.
@@ -35,6 +36,7 @@ class Family:
 
     model_type: str
     architecture: str
+    classifier: str
     fixed: Flat
     rules: tuple[Rule, ...]
     names: Table

@@ -54,6 +54,7 @@ SHARED: tuple[Rule, ...] = (
 GEMMA = Family(
     model_type="gemma",
     architecture="GemmaForCausalLM",
+    classifier="GemmaForSequenceClassification",
     fixed={**FIXED, "norm": UnitOffsetRMSNorm},
     rules=(
         *SHARED,
@@ -84,6 +85,7 @@ ALTERNATING: tuple[Rule, ...] = (
 GEMMA2 = Family(
     model_type="gemma2",
     architecture="Gemma2ForCausalLM",
+    classifier="Gemma2ForSequenceClassification",
     fixed={**FIXED, "norm": UnitOffsetRMSNorm, "block": SandwichBlock, "local_attention": CausalSelfAttention},
     rules=(
         *ALTERNATING,
@@ -107,6 +109,7 @@ def sliding_window_pattern(config: Config) -> str:
 GEMMA3 = Family(
     model_type="gemma3_text",
     architecture="Gemma3ForCausalLM",
+    classifier="Gemma3TextForSequenceClassification",
     fixed={**GEMMA2.fixed, **dict.fromkeys(both("qk_norm").split(), UnitOffsetRMSNorm)},
     rules=(
         *ALTERNATING,

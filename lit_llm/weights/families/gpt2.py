@@ -25,6 +25,7 @@ BIASED_PARTS: dict[str, Any] = {
 GPT2 = Family(
     model_type="gpt2",
     architecture="GPT2LMHeadModel",
+    classifier="GPT2ForSequenceClassification",
     prefix="transformer.",
     fixed={
         **BIASED_PARTS,

@@ -59,6 +59,7 @@ def heads(head_dim: Any = None, of: tuple[str, ...] = ("attention",)) -> tuple[R
 LLAMA = Family(
     model_type="llama",
     architecture="LlamaForCausalLM",
+    classifier="LlamaForSequenceClassification",
     fixed=PARTS,
     rules=(
         *SIZES,
@@ -78,6 +79,7 @@ MISTRAL = replace(
     LLAMA,
     model_type="mistral",
     architecture="MistralForCausalLM",
+    classifier="MistralForSequenceClassification",
     fixed={**PARTS, "attention.qkv_bias": False, "attention.out_bias": False},
     rules=(
         *SIZES,

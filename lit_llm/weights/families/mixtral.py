@@ -22,6 +22,7 @@ EXPERTS: Table = {
 MIXTRAL = Family(
     model_type="mixtral",
     architecture="MixtralForCausalLM",
+    classifier="MixtralForSequenceClassification",
     fixed={
         **{path: value for path, value in PARTS.items() if path != "mlp.bias"},
         "attention.qkv_bias": False,

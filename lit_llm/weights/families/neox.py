@@ -34,6 +34,7 @@ class Residual:
 NEOX = Family(
     model_type="gpt_neox",
     architecture="GPTNeoXForCausalLM",
+    classifier="GPTNeoXForSequenceClassification",
     prefix="gpt_neox.",
     fixed={
         "norm": nn.LayerNorm,

@@ -14,6 +14,7 @@ from lit_llm.weights.families.rules import Activation, Key
 OLMO2 = Family(
     model_type="olmo2",
     architecture="Olmo2ForCausalLM",
+    classifier="Olmo2ForSequenceClassification",
     fixed={
         **PARTS,
         "block": PostNormBlock,
@@ -41,6 +42,7 @@ OLMO2 = Family(
 OLMO3 = Family(
     model_type="olmo3",
     architecture="Olmo3ForCausalLM",
+    classifier="Olmo3ForSequenceClassification",
     fixed={
         **OLMO2.fixed,
         **{f"local_{path}": value for path, value in OLMO2.fixed.items() if path.startswith("attention")},

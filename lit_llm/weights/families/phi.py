@@ -11,6 +11,7 @@ from lit_llm.weights.families.rules import Activation, Key, Only
 PHI = Family(
     model_type="phi",
     architecture="PhiForCausalLM",
+    classifier="PhiForSequenceClassification",
     fixed={
         **BIASED_PARTS,
         "block": ParallelBlock,
@@ -43,6 +44,7 @@ PHI = Family(
 PHI3 = Family(
     model_type="phi3",
     architecture="Phi3ForCausalLM",
+    classifier="Phi3ForSequenceClassification",
     fixed={**PARTS, "attention.qkv_bias": False, "attention.out_bias": False},
     rules=(
         *SIZES,

@@ -53,6 +53,7 @@ class SwitchedWindow:
 QWEN2 = Family(
     model_type="qwen2",
     architecture="Qwen2ForCausalLM",
+    classifier="Qwen2ForSequenceClassification",
     fixed={
         **PARTS,
         "local_attention": CausalSelfAttention,
@@ -76,6 +77,7 @@ QWEN3 = replace(
     QWEN2,
     model_type="qwen3",
     architecture="Qwen3ForCausalLM",
+    classifier="Qwen3ForSequenceClassification",
     fixed={
         **PARTS,
         "local_attention": CausalSelfAttention,
@@ -123,6 +125,7 @@ QWEN2_MOE = replace(
     QWEN2,
     model_type="qwen2_moe",
     architecture="Qwen2MoeForCausalLM",
+    classifier="Qwen2MoeForSequenceClassification",
     fixed={
         **{path: value for path, value in QWEN2.fixed.items() if not path.endswith("qkv_bias")},
         "experts": Experts,
@@ -143,6 +146,7 @@ QWEN2_MOE = replace(
 QWEN3_MOE = Family(
     model_type="qwen3_moe",
     architecture="Qwen3MoeForCausalLM",
+    classifier="Qwen3MoeForSequenceClassification",
     fixed={
         **PARTS,
         "attention.qk_norm": nn.RMSNorm,

@@ -14,7 +14,7 @@ HARMLESS = re.compile(
     r"""_\w+ | architectures | auto_map | model_type | name_or_path | transformers(_version|\.js_config) |
     (torch_)?dtype | torchscript | \w+_token_id | use_cache | cache_implementation | return_dict | output_\w+ |
     generation_config | prefix | bad_words_ids | tokenizer_class | id2label | label2id | num_labels |
-    problem_type | finetuning_task |
+    problem_type | finetuning_task | decision_threshold |
     task_specific_params | summary_\w+ | classifier_dropout | attention_dropout | hidden_dropout | \w+_pdrop | n_ctx |
     initializer_range | gradient_checkpointing | attn_implementation | reorder_and_upcast_attn | pretraining_tp |
     router_aux_loss_coef | router_jitter_noise | is_decoder | is_encoder_decoder | chunk_size_feed_forward |

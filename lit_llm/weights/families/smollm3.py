@@ -39,6 +39,7 @@ class Positions:
 SMOLLM3 = Family(
     model_type="smollm3",
     architecture="SmolLM3ForCausalLM",
+    classifier="SmolLM3ForSequenceClassification",
     fixed={**PARTS, "attention.rotary": None, "local_attention": CausalSelfAttention},
     rules=(
         *SIZES,
