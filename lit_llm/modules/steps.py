@@ -13,6 +13,8 @@ from lit_llm.training.tensor_parallel import Split
 class WeightedSteps(L.LightningModule):
     """What a module does between a batch's loss and the optimizer: weigh, measure, refuse, clip."""
 
+    logs: tuple[str, ...] = ("train/loss", "train/gradient_norm")  # what a training logs: names that can be monitored
+
     def __init__(self) -> None:
         super().__init__()
         self._sums = torch.zeros(2)  # losses and targets of an optimizer step
