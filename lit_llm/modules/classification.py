@@ -39,6 +39,7 @@ class Classification(BaseModule):
     """
 
     uses_head = False  # of the backbone
+    batch_kind = TextBatch
     logs = (*BaseModule.logs, "val/loss", *(f"val/{name}" for name in SCORES), "val/threshold")
 
     def __init__(
