@@ -44,7 +44,10 @@ LATE = {
         [KEEP, "--trainer.callbacks.monitor=val/f1"],
         "ModelCheckpoint monitors 'val/f1'",
     ),
-    "best checkpoint of an unknown name": (["--trainer.callbacks.monitor=loss"], "monitors 'loss'"),
+    "best checkpoint of an unknown name": (
+        ["--trainer.callbacks+=BestCheckpoint", "--trainer.callbacks.monitor=loss"],
+        "monitors 'loss'",
+    ),
     "a name that only a test logs": ([STOP, "--trainer.callbacks.monitor=test/loss"], "only a test logs"),
     "a name of a callback that is not there": (
         [STOP, "--trainer.callbacks.monitor=val/answers/rouge_l"],

@@ -12,6 +12,7 @@ from tiny_gpt2 import write_gpt2
 
 from lit_llm.__main__ import COMMANDS, main
 
+NO_WARMUP = ("--model.lr_scheduler.warmup_steps", "0")  # of which a run of a step has no room
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(bash|python)\n(.*?)```", README, re.S)
@@ -57,10 +58,10 @@ def test_other_commands_run(
     assert main(shlex.split(tokenizer)[1:]) == 0
     assert "bytes per token" in capsys.readouterr().out
     tiny = (
-        "--data.source books --data.tokenizer Bytes --data.block_size 8 --trainer.max_steps 2 --model.lr_scheduler.warmup_steps 0 "
+        "--data.source books --data.tokenizer Bytes --data.block_size 8 --trainer.max_steps 2 "
         "--trainer.val_check_interval 2 --trainer.accelerator cpu"
     )
-    assert main(["fit", "--config", "configs/pretrain.yaml", *tiny.split()]) == 0
+    assert main(["fit", "--config", "configs/pretrain.yaml", *tiny.split(), *NO_WARMUP]) == 0
     capsys.readouterr()
     assert main(shlex.split(generate)[1:]) == 0
     assert capsys.readouterr().out.startswith("def ")
@@ -72,10 +73,10 @@ def test_other_commands_run(
         done = subprocess.run([sys.executable, ROOT / script, *args, *own], check=True, capture_output=True, text=True)
         assert told in done.stdout
     short = (
-        "--data.source sample --data.block_size 8 --trainer.max_steps 1 --model.lr_scheduler.warmup_steps 0 --trainer.val_check_interval 1 "
+        "--data.source sample --data.block_size 8 --trainer.max_steps 1 --trainer.val_check_interval 1 "
         "--trainer.accelerator cpu --test_best false"
     )
-    assert main(["fit", "--config", "configs/classify_spam.yaml", *short.split()]) == 0
+    assert main(["fit", "--config", "configs/classify_spam.yaml", *short.split(), *NO_WARMUP]) == 0
     capsys.readouterr()
     assert main(shlex.split(classify)[1:]) == 0
     assert capsys.readouterr().out.count("\t") == 2
@@ -84,9 +85,9 @@ def test_other_commands_run(
 def test_chats_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Each as it stands, with a message on stdin, on a run of one step."""
     monkeypatch.chdir(tmp_path)
-    tiny = "--data.source sample --data.tokenizer.vocab_size 300 --data.batch_size 1 --trainer.max_steps 1 --model.lr_scheduler.warmup_steps 0"
+    tiny = "--data.source sample --data.tokenizer.vocab_size 300 --data.batch_size 1 --trainer.max_steps 1"
     options = [*tiny.split(), "--trainer.accelerator", "cpu", "--trainer.limit_val_batches", "1"]
-    assert main(["fit", "--config", "configs/instruct_alpaca.yaml", *options]) == 0
+    assert main(["fit", "--config", "configs/instruct_alpaca.yaml", *options, *NO_WARMUP]) == 0
     chats = [line for line in LINES if line.startswith("lit-llm chat ") or "--chat true" in line]
     assert len(chats) >= 3
     for line in chats:
@@ -110,7 +111,7 @@ def test_sweep_and_compare_run(
     assert main([*shlex.split(sweep)[1:], "--print_jobs", "true"]) == 0
     job = capsys.readouterr().out.splitlines()[0]
     monkeypatch.chdir(tmp_path)
-    tiny = "--data.tokenizer Bytes --data.block_size 8 --trainer.max_steps 2 --model.lr_scheduler.warmup_steps 0 --trainer.val_check_interval 2"
+    tiny = "--data.tokenizer Bytes --data.block_size 8 --trainer.max_steps 2 --trainer.val_check_interval 2"
     assert main([*shlex.split(job)[1:], *tiny.split(), "--trainer.accelerator", "cpu"]) == 0
     capsys.readouterr()
     assert main(shlex.split(compare)[1:]) == 0
