@@ -112,6 +112,7 @@ def test_sweep_and_compare_run(
     job = capsys.readouterr().out.splitlines()[0]
     monkeypatch.chdir(tmp_path)
     tiny = "--data.tokenizer Bytes --data.block_size 8 --trainer.max_steps 2 --trainer.val_check_interval 2"
+    tiny += " " + " ".join(NO_WARMUP)
     assert main([*shlex.split(job)[1:], *tiny.split(), "--trainer.accelerator", "cpu"]) == 0
     capsys.readouterr()
     assert main(shlex.split(compare)[1:]) == 0

@@ -26,9 +26,9 @@ class WeightedSteps(L.LightningModule):
 
     batch_kind: type = Batch  # of which a plain pair is one
 
-    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
-        """Give names to the parts of a plain pair (inputs, targets), before anybody looks at the batch."""
-        return as_batch(batch, self.batch_kind)
+    def _on_before_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:
+        """Name the parts of a plain pair before anybody looks at it; the public hook would displace that of the data."""
+        return super()._on_before_batch_transfer(as_batch(batch, self.batch_kind), dataloader_idx)
 
     @torch.compiler.disable  # `self.log` cannot be compiled, should somebody compile the whole module
     def share_of_step(self, total: Tensor, count: Tensor, batch_idx: int) -> Tensor:
