@@ -27,7 +27,7 @@ class WeightedSteps(L.LightningModule):
     batch_kind: type = Batch  # of which a plain pair is one
 
     def _on_before_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:
-        """Name the parts of a plain pair before anybody looks at it; the public hook would displace that of the data."""
+        """Name the parts of a plain pair before anybody looks at it; the public hook would displace the data's."""
         return super()._on_before_batch_transfer(as_batch(batch, self.batch_kind), dataloader_idx)
 
     @torch.compiler.disable  # `self.log` cannot be compiled, should somebody compile the whole module
