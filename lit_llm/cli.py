@@ -20,17 +20,18 @@ from torch.optim.lr_scheduler import LambdaLR
 import lit_llm.data.bpe
 import lit_llm.data.pretraining
 import lit_llm.data.spam  # noqa: F401 (their classes can then be named in short, --data.tokenizer Bytes)
+from lit_llm.checks import CheckedData, StartChecks, refuse_built
 from lit_llm.classes import refuse_mismatch
 from lit_llm.config_files import check_config, flat, named_files, secret_name, with_environment
 from lit_llm.data.base import TextDataModule
-from lit_llm.failures import failure
+from lit_llm.failures import failure, what_is_left
 from lit_llm.init_from import find, make_room, names_checkpoint, refuse_misfits, tokenizer_of_checkpoint
 from lit_llm.modules.base import BaseModule
-from lit_llm.results import scores_table, write_predictions
+from lit_llm.results import test_best, write_predictions
 from lit_llm.resume import refuse_foreign
 from lit_llm.run_config import SaveConfig
 from lit_llm.training.checkpoint_io import AsyncWholeFiles, CheckpointError, WholeFiles, sweep
-from lit_llm.training.checkpoints import LastCheckpoint, epochs_taken
+from lit_llm.training.checkpoints import epochs_taken
 from lit_llm.training.ranks import EndTogether, end_with_launcher, wait_for_ranks
 from lit_llm.usage import MAX_SEED, OneSentence, RunError, reason
 from lit_llm.weights.checkpoint import open_checkpoint
@@ -108,12 +109,20 @@ class CLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: Any) -> None:
         """Say once what data and model must agree on; on instantiate, for a link on parse reaches no checkpoint."""
-        for name in LINKED if self.init_from is None else ():  # a pretrained backbone has its own sizes
-            target = f"model.init_args.backbone.init_args.{name}"
+        for name, target in self._linked().items():
             parser.link_arguments(f"data.{name}", target, apply_on="instantiate")
-        parser.link_arguments("data.class_names", "model.init_args.class_names", apply_on="instantiate")
         told = "after fit, score the best checkpoint on the test data as well (the last one, if there is no best)"
         parser.add_argument("--test_best", type=bool, default=False, help=told)
+
+    def _linked(self) -> dict[str, str]:
+        """Where in the model each attribute of the data goes; a pretrained backbone has its own sizes."""
+        sizes = LINKED if self.init_from is None else ()
+        own = {name: f"model.init_args.backbone.init_args.{name}" for name in sizes}
+        return own | {"class_names": "model.init_args.class_names"}
+
+    def _add_instantiators(self) -> None:
+        super()._add_instantiators()
+        self.parser.add_instantiator(CheckedData(self, "data"), TextDataModule, subclasses=True)  # not Lightning's own
 
     def parse_arguments(self, parser: Any, args: Any) -> None:
         """Parse, with what a source to start from says of the model, and refuse a seed before it is used."""
@@ -147,13 +156,9 @@ class CLI(LightningCLI):
                 f"'{name}' holds a secret, and the configuration is written into the run folder; give it in the "
                 "environment instead (the hub reads HF_TOKEN)"
             )
-        for name in LINKED if self.init_from is None else ():
-            if f"model.backbone.{name}" in values:
-                raise ValueError(
-                    f"--model.backbone.{name} follows from the data; set what it follows from under --data"
-                )
-        if "model.class_names" in values:
-            raise ValueError("--model.class_names follows from the data; set what it follows from under --data")
+        for target in self._linked().values():
+            if (name := target.replace(".init_args", "")) in values:
+                raise ValueError(f"--{name} follows from the data; set what it follows from under --data")
         refuse_mismatch(config.model.class_path, config.data.class_path)
         for name in ("log_every_n_steps", "accumulate_grad_batches"):
             if (number := values.get(f"trainer.{name}")) is not None and number < 1:
@@ -205,7 +210,8 @@ class CLI(LightningCLI):
             raise ValueError(str(error)) from error
         if whole := WHOLE_FILES.get(type(trainer.strategy.checkpoint_io)):
             trainer.strategy.checkpoint_io = whole()
-        trainer.callbacks.insert(0, EndTogether())  # type: ignore[attr-defined] # the first to hear of an exception
+        # The first to hear of an exception, and of a start.
+        trainer.callbacks[:0] = [EndTogether(), StartChecks()]  # type: ignore[attr-defined]
         return trainer
 
     def after_instantiate_classes(self) -> None:
@@ -215,6 +221,7 @@ class CLI(LightningCLI):
             self.model.choose_what_trains()
             self.model.stages.refuse_devices(self.trainer.num_devices * self.trainer.num_nodes)  # before they start
             lr_scheduler = self._try_optimizer()
+            refuse_built(self.model, self.trainer, lr_scheduler)
         if self.init_from is not None:
             refuse_misfits(self.model, self.datamodule)
         if self.checkpoint is None:
@@ -274,26 +281,14 @@ class CLI(LightningCLI):
             said = failure(error, self.datamodule.batch_size, self.datamodule.block_size)
             if said is None:
                 raise
-            raise RunError(f"{said}; {self._what_is_left()}") from error
-
-    def _what_is_left(self) -> str:
-        path = next(iter(self._saved()), self.config_init[self.command].get("ckpt_path"))
-        found = path is not None and Path(path).exists()  # a thread may have failed to write it
-        return f"the last checkpoint is '{path}'" if found else "no checkpoint had been written yet"
-
-    def _saved(self) -> list[Path]:
-        saved = (each.saved for each in self.trainer.checkpoint_callbacks if isinstance(each, LastCheckpoint))
-        return [path for path in saved if path is not None]
+            left = what_is_left(self.trainer, self.config_init[self.command].get("ckpt_path"))
+            raise RunError(f"{said}; {left}") from error
 
     def after_fit(self) -> None:
         """Score what the training has led to on the test data, if asked for, into the same run folder."""
-        if not self.config_init[self.command].test_best or self.trainer.fast_dev_run or self.trainer.interrupted:  # type: ignore[attr-defined]
-            return
-        best = [getattr(each, "best_model_path", None) for each in self.trainer.checkpoint_callbacks]
-        path = next(filter(None, (*best, *map(str, self._saved()))), None)  # none: the weights as they are
-        (values,) = self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=path, verbose=False)
-        if self.trainer.is_global_zero:
-            print(scores_table(path, values))
+        is_over = not (self.trainer.fast_dev_run or self.trainer.interrupted)  # type: ignore[attr-defined]
+        if self.config_init[self.command].test_best and is_over:
+            test_best(self.trainer, self.model, self.datamodule)
 
     def predict(self, **kwargs: Any) -> None:
         """Write the predictions into the run folder."""

@@ -5,6 +5,7 @@ import warnings
 from typing import Any, ClassVar
 
 from lightning import Trainer
+from lightning.pytorch.cli import LightningCLI
 
 from lit_llm.cli import CLI
 
@@ -33,6 +34,10 @@ class OtherCommand(CLI):
                 f"{self.name} has no use for --ckpt_path {self.options.ckpt_path}: {self.no_checkpoint}; leave it out"
             )
         super().before_instantiate_classes()
+
+    def _add_instantiators(self) -> None:
+        """Lightning's alone: there is no end of a training that could fail."""
+        LightningCLI._add_instantiators(self)
 
     def after_fit(self) -> None:
         """Test nothing: there is no training whose result could be tested."""

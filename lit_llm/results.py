@@ -38,7 +38,23 @@ def write_predictions(trainer: Any, batches: Sequence[Any], data: Any) -> None:
         print(f"wrote {path}", file=sys.stderr)
 
 
-def scores_table(path: str | None, values: Mapping[str, float]) -> str:
+def test_best(trainer: Any, model: Any, data: Any) -> None:
+    """Score what a training has led to on the test data, into the same run folder, and print the scores.
+
+    Args:
+        trainer: The one of the training. Its best checkpoint is tested, or else the last one, or else the weights.
+        model: The module that was trained.
+        data: Where the test data is.
+    """
+    kept = trainer.checkpoint_callbacks
+    best = [getattr(each, "best_model_path", None) for each in kept]
+    path = next(filter(None, (*best, *(getattr(each, "saved", None) for each in kept))), None)
+    (values,) = trainer.test(model, datamodule=data, ckpt_path=path and str(path), verbose=False)
+    if trainer.is_global_zero:
+        print(scores_table(path, values))
+
+
+def scores_table(path: str | Path | None, values: Mapping[str, float]) -> str:
     """The scores of a test, a line each.
 
     Args:

@@ -20,13 +20,23 @@ def sentence(message: str, options: Iterable[str] = ()) -> str:
     for pattern, tell in CAUSES.items():
         if found := re.search(pattern, message):
             with suppress(Exception):  # a message of a form unknown so far had better be shown as it is
-                return tell(message, found, list(options))
-    text = " ".join(message.split())
+                return _in_words(tell(message, found, list(options)))
+    text = _in_words(" ".join(message.split()))
     return text if len(text) <= 300 else f"{text[:300]} … (LIT_LLM_DEBUG=1 shows all)"
 
 
+def _in_words(text: str) -> str:
+    """A text without what the library calls its own objects: values as they were typed, types by their last name."""
+    for pattern, words in INNER.items():
+        text = re.sub(pattern, words, text)
+    return text
+
+
 def _missing(message: str, found: re.Match, options: list[str]) -> str:
-    names = [re.sub(r"^(fit|validate|test|predict)\.", "", name.strip()) for name in found[1].split(",")]
+    names = [
+        re.sub(r"^(fit|validate|test|predict)\.", "", name.strip())
+        for name in found[1].split(". Got value")[0].split(",")
+    ]
     by_file = ", in a file by --config or by themselves" if "--config" in options else ""
     return f"{' and '.join(f'--{_path(message, found)}{name}' for name in names)} must be given{by_file}"
 
@@ -78,8 +88,38 @@ def _wrong_type(message: str, found: re.Match, options: list[str]) -> str:
     wanted = dict.fromkeys(literal or kind.rpartition(".")[2] for kind, literal in kinds)
     names = [name for name in wanted if name != "NoneType"] or ["null"]
     several = "one of " if any("," in name for name in names) else ""
+    if names == ["null"]:  # the last of several forms, of which the others say nothing
+        return f"'{_key(message, found)}' cannot be '{_value(message[found.start() :])}'"
     wanted_text = several + (", " if several else " or ").join(names)
-    return f"'{_key(message, found)}' must be {wanted_text}, not '{_value(message[found.start() :])}'"
+    if "list[" in (types := re.findall(r"Subtypes: \[(.*)\]", message[: found.start()])[-1:] or [""])[0]:
+        wanted_text = f"{wanted_text}, a list" + (" or a mapping" if "dict[" in types[0] else "")
+    value = _value(message[found.start() :])
+    return f"'{_key(message, found)}' must be {wanted_text}, not '{value}'{_meaning(message, found, value)}"
+
+
+def _meaning(message: str, found: re.Match, value: str) -> str:
+    """The help of an argument that was given parts which it does not have: which values it takes."""
+    if not value.startswith("NestedArg"):
+        return ""
+    name = _key(message, found).rpartition(".")[2]
+    for cls in getattr(_owner_of_key(message, found), "__mro__", ()):
+        if told := re.search(rf"^\s+{name}: (.*?)(?:\.\s|\Z)", inspect.getdoc(cls) or "", re.DOTALL | re.MULTILINE):
+            return f" ({' '.join(told[1].split())})"
+    return ""
+
+
+def _owner_of_key(message: str, found: re.Match) -> Any:
+    """The class whose argument the innermost key of a message is."""
+    classes = re.findall(r"given class_path '([\w.]+)'", message[: found.start()])
+    return _imported(classes[-1]) if classes else None
+
+
+def _not_a_subclass(message: str, found: re.Match, options: list[str]) -> str:
+    return f"'{_key(message, found)}' must be a subclass of {found[1]}, not '{found[2][:80]}'"
+
+
+def _wrong_length(message: str, found: re.Match, options: list[str]) -> str:
+    return f"'{_key(message, found)}' must be a list of {found[1]} values, not '{found[2]}'"
 
 
 # The first that matches tells what is wrong: causes before the consequences that jsonargparse lists beside them.
@@ -93,9 +133,23 @@ CAUSES: dict[str, Callable[[str, re.Match, list[str]], str]] = {
     r"Unable to load config ['\"](.+?)['\"]": lambda message, found, options: (
         f"'{_key(message, found)}' is '{found[1]}', which is no config file that can be read"
     ),
+    r"Expected a tuple with (\d+) elements\. Got value: (\[.*?\]|\(.*?\))": _wrong_length,
     r"Expected a <class '(?:int|float|str)'>": _wrong_type,
+    r"Not a valid subclass of (\w+)\. Got value: (.+)": _not_a_subclass,
     r"Expected a path but (\S+) either": _no_file_or_class,
     r"Expected a (?:<class|typing\.Literal)": _wrong_type,
+}
+INNER = {
+    r"NestedArg\(key='([^']*)', val='?(.*?)'?\)": r"\1: \2",
+    r"Namespace\(class_path='([^']*)'.*\)": r"\1",
+    r"Namespace\((.*)\)": r"\1",
+    r"Namespace\(class_path='([^']*)'.*": r"\1",  # cut short
+    r"<class '(?:\w+\.)*(\w+)'>": r"\1",
+    r"<class '(\w*)": r"\1",
+    r"\b(?:typing|collections\.abc|jsonargparse\.\w+)\.": "",
+    r"\bOptional\[([^\[\]]*)\]": r"\1 or null",
+    r"\bUnion\[([^\[\]]*)\]": r"one of \1",
+    r"\bNoneType\b": "null",
 }
 KEY = r"(?:[Kk]ey|Group) [\"']([^\"']+)[\"']"
 

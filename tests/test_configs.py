@@ -52,6 +52,8 @@ def test_runs_two_steps_and_reloads(change: tuple, tmp_path, capsys) -> None:
         "--trainer.max_steps=2",
         "--trainer.val_check_interval=2",
         "--trainer.limit_val_batches=3",
+        "--model.lr_scheduler.warmup_steps=0",
+        *(["--model.lr_scheduler.decay_steps=1"] if any("stable" in str(part) for part in change) else []),
         "--trainer.accelerator=cpu",
         f"--trainer.logger.save_dir={tmp_path / 'logs'}",
     )
@@ -76,6 +78,7 @@ def test_a_classifier_runs_and_reloads(tmp_path, capsys) -> None:
         "--data.block_size=19",
         "--data.batch_size=3",
         "--trainer.max_steps=2",
+        "--model.lr_scheduler.warmup_steps=0",
         "--trainer.val_check_interval=2",
         "--trainer.accelerator=cpu",
         f"--trainer.logger.save_dir={tmp_path / 'logs'}",

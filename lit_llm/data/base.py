@@ -60,6 +60,15 @@ class TextDataModule(LightningDataModule):
         """Names of the classes that texts belong to, in the order of their numbers; none if there are no classes."""
         return []
 
+    def has(self, split: str) -> bool:
+        """Whether there is a split, without a look at the text; of data of one's own, whether it has the loader.
+
+        Args:
+            split: `train`, `val`, `test` or `predict`.
+        """
+        name = f"{split}_dataloader"
+        return getattr(type(self), name) is not getattr(LightningDataModule, name)
+
     def tokenizer_state(self) -> dict[str, Any]:
         """What a checkpoint carries, so that it alone is enough to generate."""
         return to_state(self.tokenizer)

@@ -147,6 +147,10 @@ class Conversations(TextDataModule, Generic[Set]):
         """Ids of tokens that the tokenizer has been given here."""
         return self._new_ids
 
+    def has(self, split: str) -> bool:
+        """Whether there is a split; validation's records are those to predict."""
+        return split == "train" or bool(self.rules.shares["val" if split == "predict" else split])
+
     def prepare_data(self) -> None:
         """Prepare, once a machine before the others do, so that one downloads; and say what became of the records."""
         assert self.prepared is not None

@@ -134,8 +134,10 @@ class TextClassification(TextDataModule):
         return {split: (table, numbers(table, self.class_names)) for split, table in tables.items()}
 
     def has(self, split: str) -> bool:
-        """Whether there is a split: train, val, test or predict."""
-        return split in ("train", *self.apart) or bool(self.shares.get(split))
+        """Whether there is a split; without texts of its own, predict takes those of test, or else of val."""
+        if split == "predict":
+            return self.predict_source is not None or self.has("test") or self.has("val")
+        return split == "train" or bool(self.shares[split]) or (split == "test" and self.test_source is not None)
 
     def texts(self, split: str) -> tuple[np.ndarray, list[str], np.ndarray]:
         """What a split holds, in the order of its source.
@@ -149,7 +151,7 @@ class TextClassification(TextDataModule):
         Raises:
             ValueError: If there is no such split.
         """
-        if split == "predict" and not self.has(split):
+        if split == "predict" and self.predict_source is None:
             split = "test" if self.has("test") else "val"
         if split in self.apart:
             table, targets = self.apart[split]

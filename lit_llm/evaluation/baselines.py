@@ -90,6 +90,8 @@ class ClassifierBaselines(Callback):
     cannot be made (scikit-learn is missing, say: `pip install 'lit-llm[classify]'`) is told in one line and left out.
     """
 
+    logs = tuple(f"baseline/{name}/{score}" for name in TITLES for score in SHOWN)
+
     def __init__(self) -> None:
         self._made: dict[str, Majority | Tfidf] | None = None
         self._validated: dict[str, dict[str, float]] | None = None

@@ -10,7 +10,7 @@ from lit_llm.backbone import GPT
 from lit_llm.backbone.pooling import LastToken
 from lit_llm.batch import IGNORE_INDEX, TextBatch
 from lit_llm.modules.base import BaseModule
-from lit_llm.modules.classification_metrics import Answers, Collected, best_threshold, decide, mean_loss, scores
+from lit_llm.modules.classification_metrics import SCORES, Answers, Collected, best_threshold, decide, mean_loss, scores
 from lit_llm.weights.source import Source
 
 
@@ -39,6 +39,8 @@ class Classification(BaseModule):
     """
 
     uses_head = False  # of the backbone
+    batch_kind = TextBatch
+    logs = (*BaseModule.logs, "val/loss", *(f"val/{name}" for name in SCORES), "val/threshold")
 
     def __init__(
         self,
@@ -66,6 +68,8 @@ class Classification(BaseModule):
         self.loss = made
         self.class_weights: Tensor
         self.register_buffer("class_weights", _weights(class_weights, n_classes))
+        if n_classes != 2:  # none of which has a threshold
+            self.logs = tuple(name for name in self.logs if name != "val/threshold")
         self.threshold: Tensor | None
         self.register_buffer("threshold", torch.tensor(0.5) if n_classes == 2 else None)
         self.collected = Collected(n_classes)

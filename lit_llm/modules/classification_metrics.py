@@ -11,6 +11,7 @@ from torchmetrics.utilities import dim_zero_cat
 
 from lit_llm.batch import IGNORE_INDEX
 
+SCORES = ("accuracy", "balanced_accuracy", "f1", "calibration_error", "auroc", "average_precision")
 CALIBRATION_BINS = 15  # of equal width, as Guo et al. (2017) take
 
 

@@ -22,6 +22,8 @@ class InstructionTuning(LanguageModeling):
         **kwargs: Those of `LanguageModeling`.
     """
 
+    logs = (*LanguageModeling.logs, "val/token_accuracy")
+
     def __init__(self, backbone: GPT, **kwargs: Any) -> None:
         super().__init__(backbone, **kwargs)
         self.token_accuracy = MeanMetric()

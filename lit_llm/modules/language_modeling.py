@@ -27,6 +27,8 @@ class LanguageModeling(BaseModule):
         ValueError: If the loss is a `HeadLoss` and the backbone's head does more than multiply.
     """
 
+    logs = (*BaseModule.logs, "val/loss", "val/perplexity", "val/bits_per_byte")
+
     def __init__(
         self,
         backbone: GPT,

@@ -31,6 +31,9 @@ class PreferenceTuning(BaseModule):
         **kwargs: Those of `BaseModule`.
     """
 
+    batch_kind = PreferenceBatch
+    logs = (*BaseModule.logs, *(f"train/{name}" for name in MEANS[1:]), *(f"val/{name}" for name in MEANS))
+
     def __init__(self, backbone: GPT, loss: Callable[[], PreferenceLoss] = DPO, **kwargs: Any) -> None:
         super().__init__(backbone, **kwargs)
         self.loss = loss()

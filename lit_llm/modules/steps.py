@@ -1,11 +1,14 @@
 """Optimizer steps in which each target weighs the same, however batches and devices divide them."""
 
+from typing import Any
+
 import lightning as L
 import torch
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_
 from torch.optim import Optimizer
 
+from lit_llm.batch import Batch, as_batch
 from lit_llm.training.parallel import gradient_norm
 from lit_llm.training.tensor_parallel import Split
 
@@ -13,11 +16,19 @@ from lit_llm.training.tensor_parallel import Split
 class WeightedSteps(L.LightningModule):
     """What a module does between a batch's loss and the optimizer: weigh, measure, refuse, clip."""
 
+    logs: tuple[str, ...] = ("train/loss", "train/gradient_norm")  # what a training logs: names that can be monitored
+
     def __init__(self) -> None:
         super().__init__()
         self._sums = torch.zeros(2)  # losses and targets of an optimizer step
         self._divisor: Tensor | None = None  # of the gradients after this backward pass
         self.splits: dict[str, Split] = {}  # how tensor parallelism has divided what, by name
+
+    batch_kind: type = Batch  # of which a plain pair is one
+
+    def _on_before_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:
+        """Name the parts of a plain pair before anybody looks at it; the public hook would displace the data's."""
+        return super()._on_before_batch_transfer(as_batch(batch, self.batch_kind), dataloader_idx)
 
     @torch.compiler.disable  # `self.log` cannot be compiled, should somebody compile the whole module
     def share_of_step(self, total: Tensor, count: Tensor, batch_idx: int) -> Tensor:

@@ -36,6 +36,8 @@ class SampleAnswers(Callback):
         ValueError: If a number is below 1, or `shown` below 0.
     """
 
+    logs = tuple(f"val/answers/{name}" for name in ("end_of_text_rate", "repetition", "rouge_l", "exact_match"))
+
     def __init__(self, count: int = 32, shown: int = 4, max_new_tokens: int = 64, batch_size: int = 8) -> None:
         for name, number in {"count": count, "max_new_tokens": max_new_tokens, "batch_size": batch_size}.items():
             if number < 1:

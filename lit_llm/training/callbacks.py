@@ -19,6 +19,8 @@ class Throughput(Callback):
     Time spent validating, saving and sampling does not count.
     """
 
+    logs = ("tokens", "train/tokens_per_second", "train/model_flops_utilization")
+
     def __init__(self) -> None:
         self.tokens = 0
         self._window: tuple[float, int] | None = None  # seconds and tokens at its start
@@ -79,6 +81,8 @@ class ReferenceLines(Callback):
     They are logged as `reference/…` at each validation, share a chart with `val/loss` on TensorBoard's Custom Scalars
     page, and close the run's output.
     """
+
+    logs = ("reference/unigram_loss", "reference/bigram_loss")
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Lay out the chart."""

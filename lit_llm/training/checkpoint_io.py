@@ -5,6 +5,7 @@ import shutil
 import socket
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import torch
@@ -41,7 +42,7 @@ class WholeFiles(TorchCheckpointIO):
             os.replace(part, path)
             _sync_folder(path.parent)
         except (OSError, RuntimeError) as error:  # torch's writer turns some of the former into the latter
-            needed, free = _size(checkpoint) / 1e6, _room(path.parent) / 1e6
+            needed, free = _size(checkpoint) / 1e6, free_bytes(path.parent) / 1e6
             raise CheckpointError(
                 f"cannot write the checkpoint '{path}' ({_cause(error)}; it needs {needed:.0f} MB, and there are "
                 f"{free:.0f} MB); the one before is as it was"
@@ -118,6 +119,24 @@ def _size(value: Any) -> int:
     return sum(map(_size, parts))
 
 
-def _room(folder: Path) -> int:
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    return shutil.disk_usage(existing).free
+def free_bytes(folder: Path) -> int:
+    """Room on the disk of a folder, which may be yet to be made."""
+    return shutil.disk_usage(_existing(folder)).free
+
+
+def unwritable(folder: Path) -> str | None:
+    """Why no file can be written to a folder, which may be yet to be made; None if one can."""
+    existing = _existing(folder)
+    if not existing.is_dir():
+        return f"'{existing}' is a file"
+    try:
+        TemporaryFile(dir=existing).close()
+    except OSError as error:
+        return error.strerror or str(error)
+    return None
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the first above it that exists; a name that the system refuses exists nowhere."""
+    exists, folder = os.path.exists, folder.absolute()
+    return next(each for each in (folder, *folder.parents) if exists(each))

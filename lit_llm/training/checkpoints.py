@@ -66,7 +66,7 @@ class LastCheckpoint(Checkpoint):
         self._last_step, self._signal = trainer.global_step, 0
         self._go_on(trainer)
         self._signals.listen()
-        folder = self._path(trainer).parent
+        folder = self.path(trainer).parent
         if trainer.is_global_zero and not trainer.fast_dev_run:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -145,14 +145,15 @@ class LastCheckpoint(Checkpoint):
             number, self._signal = self._signal, 0
             self._signals.obey(number, trainer)
 
-    def _path(self, trainer: Any) -> Path:
+    def path(self, trainer: Any) -> Path:
+        """The file of a run."""
         return Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints" / "last.ckpt"
 
     def _save(self, trainer: Any) -> None:
         self._is_due = False
         if trainer.fast_dev_run or trainer.global_step in (0, self._saved_step):
             return
-        path = self._path(trainer)
+        path = self.path(trainer)
         trainer.save_checkpoint(path, weights_only=False)  # with all that a resumed run needs
         self.saved, self._saved_step = path, trainer.global_step
 

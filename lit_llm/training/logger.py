@@ -1,6 +1,5 @@
 """The run folder: `logs/<name>/version_N/`, made by one run alone."""
 
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
+
+from lit_llm.training.checkpoint_io import unwritable
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter  # slow to import
@@ -66,10 +67,8 @@ class RunLogger(TensorBoardLogger):
         # HParams are written with real metrics by a callback, not with Lightning's placeholder.
         super().__init__(Path(save_dir).expanduser(), name=name, default_hp_metric=False)
         self._wanted = version
-        exists = os.path.exists
-        existing = next(folder for folder in (self._runs, *self._runs.parents) if exists(folder))
-        if not (existing.is_dir() and os.access(existing, os.W_OK)):
-            raise self._refusal("no folder that can be written to" if existing.is_dir() else f"'{existing}' is a file")
+        if why := unwritable(self._runs):
+            raise self._refusal(why)
 
     @property
     @rank_zero_experiment

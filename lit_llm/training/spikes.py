@@ -24,6 +24,8 @@ class LossSpikes(Callback):
         ValueError: If `factor` is not above 1, or `window` below 1.
     """
 
+    logs = ("train/loss_spikes",)
+
     def __init__(self, factor: float = 3.0, window: int = 100, skip: bool = False) -> None:
         if not factor > 1:
             raise ValueError(f"factor {factor} makes a spike of every step; it is above 1")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from lit_llm.backbone import GPT
 from lit_llm.backbone.lora import adapter_names
 from lit_llm.sentences import sentence
+from lit_llm.usage import reason
 
 
 class Made(Protocol):
@@ -88,9 +89,7 @@ def _refusal(settings: dict[str, Any]) -> Iterator[None]:
     try:
         yield
     except (ArgumentError, ValueError) as error:
-        cause: BaseException = error
-        while cause.__context__ is not None:  # what a part has refused, beneath what jsonargparse says of it
-            cause = cause.__context__
+        cause = reason(error)  # what a part has refused, beneath what jsonargparse says of it
         own = type(cause) is ValueError and "\n" not in str(cause)
         said = str(cause) if own else sentence(str(error))
         raise ValueError(f"a backbone '{settings.get('class_path')}' cannot be built here: {said}") from error
