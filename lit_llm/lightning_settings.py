@@ -52,6 +52,10 @@ REFUSED: dict[type, str] = {  # with classes made from them; reasons that hold f
         "trains with a batch size that no configuration records; use lit-llm plan, which says what memory each "
         "--data.batch_size needs"
     ),
+    ModelPruning: (
+        "prunes after the checkpoint of an epoch is written, and its masks are in none; prune the weights that "
+        "lit-llm export writes"
+    ),
     OnExceptionCheckpoint: (
         "makes the next fit go on from its file without being asked; use "
         "lit_llm.training.checkpoints.LastCheckpoint with every_n_train_steps, and go on by --ckpt_path last"
@@ -60,12 +64,6 @@ REFUSED: dict[type, str] = {  # with classes made from them; reasons that hold f
         "writes checkpoints that no run can go on from; use lit_llm.training.spikes.LossSpikes, which can also leave "
         "such steps out"
     ),
-}
-# What searches or keeps a state that no checkpoint holds.
-ONLY_FROM_THE_START: dict[type, str] = {
-    LearningRateFinder: "its search would replace the state of the optimizer; leave it out, with "
-    "--model.optimizer.lr at the rate that it found",
-    ModelPruning: "its masks are in no checkpoint; start a new run from these weights by --model.init_from",
 }
 # Smallest values; Lightning divides by some of them, and ignores others.
 LEAST = {
@@ -119,9 +117,6 @@ def refuse_settings(command: str, config: Any) -> None:
 
 def _refuse_of_fit(config: Any) -> None:
     trainer, kinds = config.trainer, [kind for _, kind in _callbacks(config.trainer)]
-    for kind, why in ONLY_FROM_THE_START.items():
-        if config.get("ckpt_path") is not None and any(issubclass(each, kind) for each in kinds):
-            raise ValueError(f"a run with {kind.__name__} cannot go on from a checkpoint: {why}")
     if any(issubclass(kind, GradientAccumulationScheduler) for kind in kinds):
         _refuse_accumulation(config)
     for part, kind in _callbacks(trainer):
@@ -156,6 +151,11 @@ def _refuse_accumulation(config: Any) -> None:
 
 def _refuse_search(config: Any, settings: Any, kinds: list[type]) -> None:
     """Refuse a search of one learning rate where it would measure something else, or nobody would get it."""
+    if config.get("ckpt_path") is not None:
+        raise ValueError(
+            "a run with LearningRateFinder cannot go on from a checkpoint, because its search would replace the state "
+            "of the optimizer; leave it out, with --model.optimizer.lr at the rate that it found"
+        )
     if settings.get("attr_name") or not settings.get("update_attr", True):
         raise ValueError("LearningRateFinder sets the rate of --model.optimizer; leave attr_name and update_attr out")
     is_accumulated = config.trainer.accumulate_grad_batches != 1

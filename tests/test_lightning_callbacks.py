@@ -59,10 +59,6 @@ RUNS: dict[str, tuple[list[dict], dict]] = {
     "rich": ([add("RichProgressBar"), add("RichModelSummary")], {"enable_progress_bar": True, "max_steps": 2}),
     "early": ([add("EarlyStopping", monitor="val/loss", min_delta=100.0, patience=1)], {"max_steps": 20}),
     "timed": ([add("Timer", duration="00:00:00:00")], {"max_steps": 20}),
-    "pruned": (
-        [add("ModelPruning", pruning_fn="l1_unstructured", amount=0.5)],
-        {"max_epochs": 1, "max_steps": -1, "limit_train_batches": 2},
-    ),
 }
 
 
@@ -70,17 +66,11 @@ def only_one_bar(run: Path, result: Result) -> bool:
     return "Epoch 0" in result.out + result.err
 
 
-def pruned(run: Path, result: Result) -> bool:
-    state = weights(run)["state_dict"]
-    zeros = sum(int((value == 0).sum()) for value in state.values()) / sum(value.numel() for value in state.values())
-    return not any("_orig" in name or "_mask" in name for name in state) and 0.45 < zeros < 0.55
-
-
 # Where a callback is seen, and how.
 WORKS: dict[str, tuple[str, Callable[[Path, Result], Any]]] = {
     "DeviceStatsMonitor": ("shown", lambda run, _: any("cpu" in tag for tag in events(run).Tags()["scalars"])),
-    "LearningRateMonitor": ("shown", lambda run, _: set(losses(run, "lr-AdamW/matrices").values()) == {0.01}),
-    "ThroughputMonitor": ("shown", lambda run, _: losses(run, "train|samples")[3] == 4 * 5),
+    "LearningRateMonitor": ("shown", lambda run, _: losses(run, "lr-AdamW/matrices")[3] == pytest.approx(0.01)),
+    "ThroughputMonitor": ("shown", lambda run, _: losses(run, "train/samples")[3] == 4 * 5),
     "ModelSummary": ("shown", lambda run, said: "Trainable params" in said.err + said.out),
     "LambdaCallback": ("shown", lambda run, said: "a function of one's own was called" in said.out),
     "ModelCheckpoint": ("shown", lambda run, _: [*(run / "checkpoints").glob("step=*-val_loss=*.??.ckpt")]),
@@ -88,13 +78,13 @@ WORKS: dict[str, tuple[str, Callable[[Path, Result], Any]]] = {
     "RichProgressBar": ("rich", only_one_bar),
     "RichModelSummary": ("rich", lambda run, said: "Trainable params" in said.err + said.out),
     "EarlyStopping": ("early", lambda run, _: weights(run)["global_step"] == 4),  # the second validation
-    "Timer": ("timed", lambda run, _: weights(run)["global_step"] == 1),
-    "ModelPruning": ("pruned", pruned),
+    "Timer": ("timed", lambda run, _: not [*run.rglob("last.ckpt")]),  # no step in no time
 }
 REFUSED: dict[str, tuple[dict, str]] = {
     "BackboneFinetuning": (add("BackboneFinetuning"), "--model.trainable"),
     "BaseFinetuning": (add("lightning_parts.Freezes"), "Freezes cannot freeze anything"),
     "BatchSizeFinder": (add("BatchSizeFinder"), "lit-llm plan"),
+    "ModelPruning": (add("ModelPruning", pruning_fn="l1_unstructured"), "lit-llm export"),
     "OnExceptionCheckpoint": (add("OnExceptionCheckpoint", dirpath="x"), "LastCheckpoint with every_n_train_steps"),
     "SpikeDetection": (add("SpikeDetection"), "lit_llm.training.spikes.LossSpikes"),
     **{name: (add(name), f"{name} is a base class") for name in ("Callback", "Checkpoint", "ProgressBar")},
@@ -103,13 +93,13 @@ SEARCHED, SCHEDULED, WRITTEN = "LearningRateFinder", "GradientAccumulationSchedu
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def runs() -> dict[str, tuple[Path, Result]]:
     return {}
 
 
 @pytest.mark.filterwarnings("ignore:When using the `ThroughputMonitor`")  # of a rate that it then leaves out
 @pytest.mark.parametrize("name", WORKS)
-def test_it_works(name, runs, tmp_path_factory, capsys) -> None:
+def test_it_works(name, runs, tmp_path_factory, capsys, caplog) -> None:
     """What each leaves, in a run that several share."""
     kind, is_seen = WORKS[name]
     if kind not in runs:
@@ -117,7 +107,7 @@ def test_it_works(name, runs, tmp_path_factory, capsys) -> None:
         callbacks, trainer = RUNS[kind]
         result = call(capsys, "fit", "-c", write(folder, *callbacks, **trainer))
         assert result.code == 0, result.err
-        runs[kind] = (run_folders(folder)[0], result)
+        runs[kind] = (run_folders(folder)[0], result._replace(err=result.err + caplog.text))
     assert is_seen(*runs[kind])
 
 
@@ -221,10 +211,3 @@ def test_a_schedule_of_accumulation_that_others_contradict(tmp_path, capsys) -> 
     said = refusal(call(capsys, "fit", "-c", config, "--trainer.accumulate_grad_batches=2"))
     assert "both say how many batches make a step" in said
     assert call(capsys, "fit", "-c", config, *cosine, "--model.lr_scheduler.max_steps=10").code == 0
-
-
-def test_masks_are_in_no_checkpoint(tmp_path, capsys) -> None:
-    """A run with ModelPruning that went on would let the weights grow again."""
-    assert call(capsys, "fit", "-c", write(tmp_path)).code == 0
-    config = write(tmp_path, add("ModelPruning", pruning_fn="l1_unstructured", amount=0.5))
-    assert "ModelPruning cannot go on" in refusal(call(capsys, "fit", "-c", config, "--ckpt_path=last"))
