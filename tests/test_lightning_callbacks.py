@@ -170,7 +170,7 @@ def test_a_search_that_would_measure_something_else(options, said, tmp_path, cap
     assert said in refusal(call(capsys, "fit", "-c", write(tmp_path), finder, *options))
 
 
-SGD = ("--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.1")
+SGD = ("--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=0.1", "--model.optimizer.weight_decay=0")
 BY_EPOCHS: dict[str, Any] = {"max_epochs": 3, "max_steps": -1, "limit_train_batches": 5, "check_val_every_n_epoch": 1}
 BY_EPOCHS |= {"val_check_interval": 1.0}
 GROWING = add("GradientAccumulationScheduler", scheduling={0: 1, 1: 2, 2: 3})

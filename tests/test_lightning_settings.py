@@ -98,7 +98,7 @@ def test_flags_that_one_run_shows(tmp_path, capsys) -> None:
     flags |= {"check_val_every_n_epoch": 2, "val_check_interval": 1.0, "num_sanity_val_steps": 1}
     flags |= {"accumulate_grad_batches": 2, "gradient_clip_val": 1e-3, "gradient_clip_algorithm": "value"}
     flags |= {"deterministic": True, "detect_anomaly": True, "inference_mode": False}
-    sgd = ("--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=1")
+    sgd = ("--model.optimizer=torch.optim.SGD", "--model.optimizer.lr=1", "--model.optimizer.weight_decay=0")
     assert call(capsys, "fit", "-c", write(tmp_path, **flags), *sgd).code == 0
     seen = lightning_parts.Spy.seen
     assert (seen["steps"], seen["epoch"], seen["sane"], seen["val"]) == (4, 1, 1, [4])
