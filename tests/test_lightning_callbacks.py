@@ -119,6 +119,7 @@ def test_it_is_refused(name, tmp_path, capsys) -> None:
     assert not (tmp_path / "cache").exists()
 
 
+@pytest.mark.filterwarnings("ignore:Couldn't infer the batch indices")  # Lightning reads them off its own samplers
 def test_predictions_reach_a_writer(tmp_path, capsys) -> None:
     """The base class writes nothing; one made from it gets each prediction."""
     assert call(capsys, "fit", "-c", write(tmp_path)).code == 0
