@@ -11,7 +11,6 @@ from typing import Any
 from lightning import Trainer
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Checkpoint, LearningRateMonitor, ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -26,18 +25,19 @@ from lit_llm.config_files import check_config, flat, named_files, secret_name, w
 from lit_llm.data.base import TextDataModule
 from lit_llm.failures import failure, what_is_left
 from lit_llm.init_from import find, make_room, names_checkpoint, refuse_misfits, tokenizer_of_checkpoint
+from lit_llm.lightning_settings import prepare_trainer, refuse_settings, without_turned_off
 from lit_llm.modules.base import BaseModule
 from lit_llm.results import test_best, write_predictions
 from lit_llm.resume import refuse_foreign
 from lit_llm.run_config import SaveConfig
 from lit_llm.training.checkpoint_io import AsyncWholeFiles, CheckpointError, WholeFiles, sweep
 from lit_llm.training.checkpoints import epochs_taken
+from lit_llm.training.logger import RunTrainer
 from lit_llm.training.ranks import EndTogether, end_with_launcher, wait_for_ranks
 from lit_llm.usage import MAX_SEED, OneSentence, RunError, reason
 from lit_llm.weights.checkpoint import open_checkpoint
 
 LINKED = ("vocab_size", "block_size")  # attributes of the data that the backbone is built with
-TURNED_OFF_BY = {"enable_progress_bar": ProgressBar, "enable_checkpointing": Checkpoint, "logger": LearningRateMonitor}
 WHOLE_FILES = {TorchCheckpointIO: WholeFiles, AsyncCheckpointIO: AsyncWholeFiles}  # for what can leave half a file
 HOW_NOT_WHAT = {"foreach", "fused", "capturable", "differentiable"}  # settings that change no optimizer's result
 
@@ -88,6 +88,7 @@ class CLI(LightningCLI):
         super().__init__(
             BaseModule,
             TextDataModule,
+            trainer_class=RunTrainer,
             save_config_callback=SaveConfig,
             seed_everything_default=1234,
             parser_class=Parser,
@@ -160,9 +161,7 @@ class CLI(LightningCLI):
             if (name := target.replace(".init_args", "")) in values:
                 raise ValueError(f"--{name} follows from the data; set what it follows from under --data")
         refuse_mismatch(config.model.class_path, config.data.class_path)
-        for name in ("log_every_n_steps", "accumulate_grad_batches"):
-            if (number := values.get(f"trainer.{name}")) is not None and number < 1:
-                raise ValueError(f"--trainer.{name} {number} cannot be: it is at least 1")
+        refuse_settings(self.command, config)
         if config.get("ckpt_path") is not None:
             place, names = self._place(config.ckpt_path, config.trainer.get("logger"))
             path, self.checkpoint = open_checkpoint(place, names)
@@ -179,7 +178,8 @@ class CLI(LightningCLI):
             raise ValueError(f"--ckpt_path '{path}' is not a file; download it first")
         if path not in names:
             return path, names
-        settings = getattr(logger, "init_args", None)
+        first = logger[0] if isinstance(logger, list) and logger else logger  # whose folder is that of the run
+        settings = getattr(first, "init_args", None)
         if settings is None or "save_dir" not in settings or "name" not in settings:
             raise ValueError(
                 f"--ckpt_path {path} looks among the runs of --trainer.logger, which names none; give a path"
@@ -200,14 +200,12 @@ class CLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the Trainer, without the callbacks that another setting turns off; Lightning would refuse both."""
-        settings = self.config_init[self.command].trainer
-        for name, kind in TURNED_OFF_BY.items():
-            if settings.get(name) is False and isinstance(settings.callbacks, list):
-                settings.callbacks = [callback for callback in settings.callbacks if not isinstance(callback, kind)]
+        without_turned_off(self.config_init[self.command].trainer)
         try:
             trainer = super().instantiate_trainer(**kwargs)
-        except TypeError as error:  # as it refuses some values
+        except (TypeError, ModuleNotFoundError) as error:  # as it refuses some values, and what is not installed
             raise ValueError(str(error)) from error
+        prepare_trainer(trainer)
         if whole := WHOLE_FILES.get(type(trainer.strategy.checkpoint_io)):
             trainer.strategy.checkpoint_io = whole()
         # The first to hear of an exception, and of a start.

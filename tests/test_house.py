@@ -27,8 +27,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lit_llm": {"lit_llm.backbone"},  # for `from lit_llm import GPT`, on first use
     "lit_llm.__main__": {"lit_llm"},
     "lit_llm.cli": {"lit_llm"},
-    "lit_llm.run_config": PLAIN,
+    "lit_llm.run_config": PLAIN | {"lit_llm.training.logger"},
     "lit_llm.checks": {"lit_llm.data.base", "lit_llm.training"},
+    "lit_llm.lightning_settings": {"lit_llm.training"},
     "lit_llm.classes": {"lit_llm.data", "lit_llm.modules"},
     "lit_llm.results": {"lit_llm.training.items"},
     "lit_llm.resume": {"lit_llm.classes", "lit_llm.data", "lit_llm.modules", "lit_llm.weights"} | PLAIN,

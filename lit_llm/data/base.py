@@ -77,10 +77,6 @@ class TextDataModule(LightningDataModule):
         """What decides which texts of a source train, by name; empty where nothing but the texts does."""
         return {}
 
-    def has(self, split: str) -> bool:
-        """Whether there is something in a split; a data module that says nothing of it has all."""
-        return True
-
     def bytes_per_token(self, split: str) -> float | None:
         """UTF-8 bytes for each token of a split; None where unknown."""
         return None

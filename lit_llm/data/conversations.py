@@ -117,8 +117,8 @@ class Conversations(TextDataModule, Generic[Set]):
         return {"split_seed": self.rules.split_seed, **self.sources.settings(), **fields}
 
     def has(self, split: str) -> bool:
-        """Whether there is something in a split."""
-        return self.sources.has(split)
+        """Whether there is a split; validation's records are those to predict."""
+        return self.sources.has("val" if split == "predict" else split)
 
     def _about_sources(self) -> list[str]:
         """Lines of a report: sources of single splits, what of those is trained on, and weights."""
@@ -146,10 +146,6 @@ class Conversations(TextDataModule, Generic[Set]):
     def new_ids(self) -> range:
         """Ids of tokens that the tokenizer has been given here."""
         return self._new_ids
-
-    def has(self, split: str) -> bool:
-        """Whether there is a split; validation's records are those to predict."""
-        return split == "train" or bool(self.rules.shares["val" if split == "predict" else split])
 
     def prepare_data(self) -> None:
         """Prepare, once a machine before the others do, so that one downloads; and say what became of the records."""

@@ -94,11 +94,6 @@ class Pretraining(TextDataModule):
         """The tokenizer; one that learns from the corpus has done so."""
         return self._tokenizer if self._tokenizer.is_fitted else self.corpus.tokenizer
 
-    def has(self, split: str) -> bool:
-        """Whether there is a split; validation's text is the one to predict."""
-        held_out = dict(zip(("val", "test"), self.fractions, strict=True))
-        return split == "train" or bool(held_out["val" if split == "predict" else split])
-
     def prepare_data(self) -> None:
         """Tokenize, once a machine."""
         prepare(self.source, self._tokenizer, self.folder, *self.fractions)
@@ -106,8 +101,8 @@ class Pretraining(TextDataModule):
             self.tell()
 
     def has(self, split: str) -> bool:
-        """Whether there is something in a split."""
-        return self.sources.has(split)
+        """Whether there is a split; validation's text is the one to predict."""
+        return self.sources.has("val" if split == "predict" else split)
 
     def split_settings(self) -> dict[str, Any]:
         """What decides which text trains."""

@@ -137,7 +137,7 @@ class TextClassification(TextDataModule):
         """Whether there is a split; without texts of its own, predict takes those of test, or else of val."""
         if split == "predict":
             return self.predict_source is not None or self.has("test") or self.has("val")
-        return split == "train" or bool(self.shares[split]) or (split == "test" and self.test_source is not None)
+        return self.sources.has(split)
 
     def texts(self, split: str) -> tuple[np.ndarray, list[str], np.ndarray]:
         """What a split holds, in the order of its source.

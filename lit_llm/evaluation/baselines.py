@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from lit_llm.batch import IGNORE_INDEX
 from lit_llm.modules.classification_metrics import best_threshold, decide, scores
 from lit_llm.training.callbacks import where_to_look, why_no_validation
 from lit_llm.training.items import write_items
+from lit_llm.training.logger import tensorboard
 
 SHOWN = ("accuracy", "balanced_accuracy", "f1")
 INVERSE_REGULARISATION = 10.0  # of the logistic regression; see Tfidf
@@ -109,10 +109,11 @@ class ClassifierBaselines(Callback):
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Lay out the chart."""
-        if isinstance(trainer.logger, TensorBoardLogger) and trainer.is_global_zero:
+        logger = tensorboard(trainer)
+        if logger is not None and trainer.is_global_zero:
             lines = [f"baseline/{name}/balanced_accuracy" for name in TITLES]
             chart = {"balanced accuracy and that of simple means": ["Multiline", ["val/balanced_accuracy", *lines]]}
-            trainer.logger.experiment.add_custom_scalars({"classification": chart})
+            logger.experiment.add_custom_scalars({"classification": chart})
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Log the lines."""

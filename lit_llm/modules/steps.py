@@ -2,18 +2,18 @@
 
 from typing import Any
 
-import lightning as L
 import torch
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_
 from torch.optim import Optimizer
 
 from lit_llm.batch import Batch, as_batch
+from lit_llm.modules.found_rate import FoundRate
 from lit_llm.training.parallel import gradient_norm
 from lit_llm.training.tensor_parallel import Split
 
 
-class WeightedSteps(L.LightningModule):
+class WeightedSteps(FoundRate):
     """What a module does between a batch's loss and the optimizer: weigh, measure, refuse, clip."""
 
     logs: tuple[str, ...] = ("train/loss", "train/gradient_norm")  # what a training logs: names that can be monitored

@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
 from torchmetrics.functional.text import rouge_score
 
 from lit_llm.data.conversations import Question
@@ -13,6 +12,7 @@ from lit_llm.data.words import words
 from lit_llm.inference.sampling import Sampling
 from lit_llm.inference.text import Asked, Completion, TextModel
 from lit_llm.training.callbacks import verbatim
+from lit_llm.training.logger import tensorboard
 
 GRAM = 4  # tokens
 
@@ -67,11 +67,12 @@ class SampleAnswers(Callback):
         values = scores(questions, answers, self.max_new_tokens)
         # Equal on all ranks already; Lightning cannot know.
         pl_module.log_dict({f"val/answers/{name}": value for name, value in values.items()}, sync_dist=True)
-        if trainer.state.fn == "fit" and isinstance(trainer.logger, TensorBoardLogger) and trainer.is_global_zero:
+        logger = tensorboard(trainer)
+        if trainer.state.fn == "fit" and logger is not None and trainer.is_global_zero:
             for number, (question, answer) in enumerate(zip(questions[: self.shown], answers, strict=False)):
                 parts = {"prompt": question.prompt, "reference": question.reference, "answer": answer.text}
                 text = "\n\n".join(f"**{name}**\n\n{verbatim(part)}" for name, part in parts.items())
-                trainer.logger.experiment.add_text(f"answers/{number}", text, trainer.global_step)
+                logger.experiment.add_text(f"answers/{number}", text, trainer.global_step)
 
     def _choose(self, data: Any, block_size: int) -> list[Question]:
         """The prompts; none where nothing is held out.

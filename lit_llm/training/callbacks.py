@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.throughput import get_available_flops
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
 
 from lit_llm.inference.sampling import Sampling
 from lit_llm.inference.text import Asked, TextModel
+from lit_llm.training.logger import tensorboard
 
 
 class Throughput(Callback):
@@ -86,10 +86,11 @@ class ReferenceLines(Callback):
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Lay out the chart."""
-        if isinstance(trainer.logger, TensorBoardLogger) and trainer.is_global_zero:
+        logger = tensorboard(trainer)
+        if logger is not None and trainer.is_global_zero:
             lines = [f"reference/{name}" for name in trainer.datamodule.reference_losses()]
             chart = {"validation loss and what counting achieves": ["Multiline", ["val/loss", *lines]]}
-            trainer.logger.experiment.add_custom_scalars({"language modelling": chart})
+            logger.experiment.add_custom_scalars({"language modelling": chart})
 
     def on_validation_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Log the lines."""
@@ -126,9 +127,10 @@ def why_no_validation(trainer: Any) -> str:
 
 def where_to_look(trainer: Any) -> dict[str, str]:
     """The last lines of a run's output, by name; none without TensorBoard."""
-    if not isinstance(trainer.logger, TensorBoardLogger):
+    logger = tensorboard(trainer)
+    if logger is None:
         return {}
-    return {"run folder": trainer.logger.log_dir, "look at it": f"tensorboard --logdir {trainer.logger.save_dir}"}
+    return {"run folder": trainer.log_dir, "look at it": f"tensorboard --logdir {logger.save_dir}"}
 
 
 class SampleText(Callback):
@@ -157,7 +159,8 @@ class SampleText(Callback):
 
     def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Write the samples; the same seed each time, so that what changes is the model."""
-        if trainer.state.fn != "fit" or not isinstance(trainer.logger, TensorBoardLogger):
+        logger = tensorboard(trainer)
+        if trainer.state.fn != "fit" or logger is None:
             return
         if not (trainer.is_global_zero or pl_module.is_divided):  # devices that share a network compute together
             return
@@ -167,7 +170,7 @@ class SampleText(Callback):
             with torch.compiler.set_stance("force_eager"):  # each length would be compiled anew
                 new = model.complete(prompt, Asked(limit, Sampling(self.temperature)), seed=0)
             # What the model wrote begins at the bar.
-            trainer.logger.experiment.add_text(f"samples/{number}", verbatim(f"{prompt}|{new}"), trainer.global_step)
+            logger.experiment.add_text(f"samples/{number}", verbatim(f"{prompt}|{new}"), trainer.global_step)
         backbone.train(training)
 
 

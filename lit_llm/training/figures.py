@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torchmetrics.functional import classification as functional
+
+from lit_llm.training.logger import tensorboard
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,8 +51,9 @@ class ClassifierFigures(Callback):
         """Draw."""
         answers = pl_module.validated
         is_training = trainer.state.fn == "fit" and not trainer.sanity_checking
-        is_written = trainer.is_global_zero and isinstance(trainer.logger, TensorBoardLogger)
-        if not (self._draws and is_training and is_written and answers is not None and len(answers.targets)):
+        logger = tensorboard(trainer)
+        is_drawn = self._draws and is_training and trainer.is_global_zero
+        if logger is None or not (is_drawn and answers is not None and len(answers.targets)):
             return
         if not answers.logits.isfinite().all():
             return  # nothing to see in NaN, and the loss shows it
@@ -59,7 +61,7 @@ class ClassifierFigures(Callback):
         probabilities, targets = answers.probabilities.cpu(), answers.targets.cpu()
         value = None if threshold is None else float(threshold)
         for name, figure in figures(probabilities, targets, names, value):
-            trainer.logger.experiment.add_figure(f"val/{name}", figure, trainer.global_step)
+            logger.experiment.add_figure(f"val/{name}", figure, trainer.global_step)
 
 
 def figures(

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightning import Trainer
 from lightning.fabric.loggers.logger import rank_zero_experiment
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from lit_llm.training.checkpoint_io import unwritable
@@ -120,3 +121,26 @@ class RunLogger(TensorBoardLogger):
     def _newest(self) -> int:
         numbers = [folder.name.removeprefix("version_") for folder in self._runs.glob("version_*")]
         return max((int(number) for number in numbers if number.isdecimal()), default=-1)
+
+
+class RunTrainer(Trainer):
+    """Lightning's Trainer, with a folder for each run whatever logs it."""
+
+    @property
+    def log_dir(self) -> str | None:
+        """The run folder: that of the checkpoints, where Lightning has one for all runs of a logger.
+
+        All processes ask for it together.
+        """
+        logger = self.logger
+        if logger is None or isinstance(logger, TensorBoardLogger | CSVLogger):
+            return super().log_dir
+        _ = logger.experiment  # type: ignore[attr-defined] # before it is made, some have no version
+        version = logger.version if isinstance(logger.version, str) else f"version_{logger.version}"
+        folder = Path(logger.save_dir or self.default_root_dir, str(logger.name), version)
+        return self.strategy.broadcast(str(folder))
+
+
+def tensorboard(trainer: Any) -> TensorBoardLogger | None:
+    """The first of a run's loggers that takes texts and pictures; None if there is none."""
+    return next((logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)), None)
