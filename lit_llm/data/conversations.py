@@ -9,6 +9,7 @@ from lit_llm.data.chat_encoding import ChatEncoder
 from lit_llm.data.conversation_set import Prepared, Rules
 from lit_llm.data.loader import Loader, Rows, TrainLoader
 from lit_llm.data.new_tokens import with_new_tokens
+from lit_llm.data.overfit import RepeatedBatches, repeated
 from lit_llm.data.prompts import ChatTemplate, source_of
 from lit_llm.data.records import Record, read_records
 from lit_llm.data.sources import Reading
@@ -159,9 +160,10 @@ class Conversations(TextDataModule, Generic[Set]):
                 found.append(Question(prompt, ids, reference, len(self.tokenizer.encode(reference))))
         return found
 
-    def train_dataloader(self) -> TrainLoader:
+    def train_dataloader(self) -> TrainLoader | RepeatedBatches:
         """Shuffled rows."""
-        return TrainLoader(self._rows("train"), self.batch_size, self._seed(), *self._place(), self.num_workers)
+        place = (*self._place(), self.num_workers)
+        return repeated(TrainLoader(self._rows("train"), self.batch_size, self._seed(), *place), self.trainer)
 
     def val_dataloader(self) -> Loader | list:
         """The validation rows, each once; nothing where none is held out."""

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from lit_llm.data.base import TextDataModule
 from lit_llm.data.loader import Loader, TrainLoader
+from lit_llm.data.overfit import RepeatedBatches, repeated
 from lit_llm.data.sources import Reading, Source
 from lit_llm.data.splits import refuse_shares
 from lit_llm.data.tokenizer import Tokenizer
@@ -113,9 +114,10 @@ class Pretraining(TextDataModule):
         except ValueError as error:
             raise ValueError(f"{split} split of '{self.source}': {error}") from error
 
-    def train_dataloader(self) -> TrainLoader:
+    def train_dataloader(self) -> TrainLoader | RepeatedBatches:
         """Shuffled windows."""
-        return TrainLoader(self._windows("train"), self.batch_size, self._seed(), *self._place(), self.num_workers)
+        place = (*self._place(), self.num_workers)
+        return repeated(TrainLoader(self._windows("train"), self.batch_size, self._seed(), *place), self.trainer)
 
     def val_dataloader(self) -> Loader | list:
         """The validation text from beginning to end; nothing where none is held out."""

@@ -11,7 +11,8 @@ from lit_llm.data.base import TextDataModule
 from lit_llm.data.class_report import report
 from lit_llm.data.class_split import split_texts, undersampled
 from lit_llm.data.labels import class_names, numbers
-from lit_llm.data.loader import Loader
+from lit_llm.data.loader import Loader, TrainLoader
+from lit_llm.data.overfit import RepeatedBatches, repeated
 from lit_llm.data.rows import Access
 from lit_llm.data.splits import refuse_shares
 from lit_llm.data.tables import Columns, Table, read_table
@@ -196,9 +197,11 @@ class TextClassification(TextDataModule):
         """Rows by class and split; texts left out, repeated, cut off."""
         return report(self)
 
-    def train_dataloader(self) -> TextTrainLoader:
+    def train_dataloader(self) -> TrainLoader | RepeatedBatches:
         """Shuffled texts."""
-        return TextTrainLoader(self.tokens("train"), self.batch_size, self._seed(), *self._place())
+        return repeated(
+            TextTrainLoader(self.tokens("train"), self.batch_size, self._seed(), *self._place()), self.trainer
+        )
 
     def val_dataloader(self) -> Loader | list:
         """The validation texts; nothing where none are held out."""
