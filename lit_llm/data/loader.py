@@ -123,13 +123,20 @@ class Loader:
 
     seed: int | None = None
     epoch = 0
+    repeats = False  # whether each epoch has the order of the first one
 
     def __init__(self, rows: Rows, batch_size: int, rank: int = 0, world_size: int = 1, num_workers: int = 0) -> None:
         self.rows, self.batch_size, self.num_workers = rows, batch_size, num_workers
         self.rank, self.world_size = rank, world_size
 
+    @property
+    def order_epoch(self) -> int:
+        """The epoch whose order this one has."""
+        return 0 if self.repeats else self.epoch
+
     def _order(self, done: int = 0) -> BatchOrder:
-        return BatchOrder(len(self.rows), self.batch_size, self.seed, self.epoch, self.rank, self.world_size, done)
+        place = (self.rank, self.world_size, done)
+        return BatchOrder(len(self.rows), self.batch_size, self.seed, self.order_epoch, *place)
 
     def __len__(self) -> int:
         return len(self._order())

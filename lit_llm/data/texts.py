@@ -111,7 +111,7 @@ class TextLoader(Loader):
 
     def _order(self, done: int = 0) -> BatchOrder:
         place = (self.rank, self.world_size, done)
-        return LengthOrder(self.rows.lengths, self.batch_size, self.seed, self.epoch, *place)
+        return LengthOrder(self.rows.lengths, self.batch_size, self.seed, self.order_epoch, *place)
 
 
 class TextTrainLoader(TextLoader, TrainLoader):
@@ -129,7 +129,7 @@ class TextTrainLoader(TextLoader, TrainLoader):
 
     def _order(self, done: int = 0) -> BatchOrder:
         place = (self.rank, self.world_size, done)
-        how = (self.batch_size, self.seed, self.epoch, *place)
+        how = (self.batch_size, self.seed, self.order_epoch, *place)
         return LengthOrder(self.rows.lengths, *how, begun_with=self._begun_with if done else None)
 
     def state_dict(self) -> dict[str, Any]:

@@ -115,7 +115,7 @@ class _Weighted:
     """Mixin for a loader: each epoch has its own rows, and the order of their places is that of any other loader."""
 
     rows: WeightedRows
-    epoch: int
+    order_epoch: int
 
     @cached_property
     def digest(self) -> str:
@@ -126,7 +126,7 @@ class _Weighted:
         return found
 
     def _order(self, *args: Any, **settings: Any) -> BatchOrder:
-        self.rows = self.rows.at(self.epoch)
+        self.rows = self.rows.at(self.order_epoch)
         return super()._order(*args, **settings)  # type: ignore[misc]
 
 

@@ -20,6 +20,7 @@ from torch.optim import AdamW
 from lit_llm.backbone import GPT
 from lit_llm.backbone.lora import LoRA, adapted_layers
 from lit_llm.modules.hyper_parameters import save_settings
+from lit_llm.modules.lightning_callbacks import LightningCallbacks, when_to_step
 from lit_llm.modules.steps import WeightedSteps
 from lit_llm.training.optim import Schedule, parameter_groups, restart, scale_rates
 from lit_llm.training.parallel import same_start, shard
@@ -30,14 +31,11 @@ from lit_llm.weights.growing import fill_grown
 from lit_llm.weights.open import open_source
 from lit_llm.weights.source import Filled, Source
 
-MISNUMBERING = (
-    DeepSpeedStrategy,
-    FSDPStrategy,
-    ModelParallelStrategy,
-)  # optimizer states, if in groups (lightning 2.6)
+# Optimizer states, if in groups (lightning 2.6).
+MISNUMBERING = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 
 
-class BaseModule(WeightedSteps):
+class BaseModule(WeightedSteps, LightningCallbacks):
     """A system around one backbone.
 
     Args:
@@ -248,7 +246,7 @@ class BaseModule(WeightedSteps):
         schedule = self.lr_scheduler(optimizer)
         if isinstance(schedule, Schedule) and schedule.max_steps is None and self._trainer is not None:
             schedule.end = self.trainer.estimated_stepping_batches
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return {"optimizer": optimizer, "lr_scheduler": when_to_step(schedule)}
 
     def on_fit_start(self) -> None:
         """Say what trains."""
@@ -276,6 +274,7 @@ class BaseModule(WeightedSteps):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put the tokenizer beside the weights: a checkpoint alone is enough to use; and how the data was split."""
+        super().on_save_checkpoint(checkpoint)
         data = getattr(self.trainer, "datamodule", None)
         if data is not None:
             checkpoint["tokenizer"] = data.tokenizer_state()
@@ -288,6 +287,7 @@ class BaseModule(WeightedSteps):
             ValueError: If a run that goes on trains other parameters than before.
         """
         checkpoint["state_dict"] = unwrapped(checkpoint["state_dict"])
+        super().on_load_checkpoint(checkpoint)
         self.has_started = True
         before = checkpoint.get("hyper_parameters", {}).get("trainable")
         is_resumed = self._trainer is not None and self.trainer.training

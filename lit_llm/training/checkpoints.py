@@ -120,8 +120,10 @@ class LastCheckpoint(Checkpoint):
             self._save(trainer)
 
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
-        """Save the end."""
+        """Save the end, once more where callbacks that average the weights have changed them since the last step."""
         self._is_ending = True
+        if getattr(pl_module, "averaging", None) is not None:
+            self._saved_step = None
         self._save(trainer)
         self._is_ending = False
         self._obey(trainer)
