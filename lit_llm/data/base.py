@@ -107,7 +107,7 @@ class TextDataModule(LightningDataModule):
         """
         self._train_loader = self.make_train_loader()
         # Its first batches in each epoch; Lightning has a sampler for that, which only a DataLoader takes.
-        self._train_loader.repeats = self.trainer is not None and self.trainer.overfit_batches > 0
+        self._train_loader.repeats = bool(getattr(self.trainer, "overfit_batches", 0))
         if self._restored is not None:
             self._train_loader.load_state_dict(self._restored)
         return self._train_loader
