@@ -68,6 +68,8 @@ class ExactAverage(WeightAveraging):
     happens around them, checkpoints, and the end of the run have the average; the steps have the raw weights.
     """
 
+    named: str  # by the user
+
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Forget the run before: a test scores the weights that it loads."""
         self._average_model: TrainedAverage | None = None
@@ -80,10 +82,9 @@ class ExactAverage(WeightAveraging):
         Raises:
             ValueError: If the module is divided among devices.
         """
-        name = type(self).__name__
         if pl_module.is_divided:
             raise ValueError(
-                f"{name} needs the whole weights on each device, and --trainer.strategy divides them; use ddp"
+                f"{self.named} needs the whole weights on each device, and --trainer.strategy divides them; use ddp"
             )
         average = TrainedAverage(pl_module, self._device or pl_module.device, **self._kwargs)
         if self._kept is not None:
@@ -91,7 +92,7 @@ class ExactAverage(WeightAveraging):
             put((self._kept["state_dict"][each] for each in trained(pl_module)), average.module.parameters())
             self._kept = None
         self._average_model = average
-        rank_zero_info(f"{name}: validations and checkpoints have the averaged weights{self._when()}")
+        rank_zero_info(f"{self.named}: validations and checkpoints have the averaged weights{self._when()}")
 
     def _when(self) -> str:
         """From when on an `EMAWeightAveraging` averages; nothing of others, which decide by themselves."""

@@ -34,7 +34,7 @@ class LightningCallbacks(L.LightningModule):
         callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
         found = [(each, mixin) for each in callbacks for kind, mixin in MIXED_INTO.items() if isinstance(each, kind)]
         if len(found) > 1:
-            names = " and ".join(type(each).__name__ for each, _ in found)
+            names = " and ".join(getattr(each, "named", type(each).__name__) for each, _ in found)
             raise ValueError(f"--trainer.callbacks must have one callback that averages the weights, got {names}")
         self.averaging = None
         for callback, mixin in found:
@@ -61,11 +61,11 @@ class LightningCallbacks(L.LightningModule):
         if was is not None and (now is None or was != now.state_key):
             raise ValueError(
                 f"the run of the checkpoint averages its weights by {was}, and --trainer.callbacks has "
-                f"{type(now).__name__ if now else 'no such callback'}; name {was} there, or start a new run from the "
+                f"{now.named if now else 'no such callback'}; name {was} there, or start a new run from the "
                 "averaged weights by --model.init_from"
             )
         if now is not None and was is None:
-            rank_zero_info(f"{type(now).__name__}: the checkpoint holds no average; it begins in this run")
+            rank_zero_info(f"{now.named}: the checkpoint holds no average; it begins in this run")
         if now is not None:
             now.keep(dict(checkpoint))
         if (raw := checkpoint.get("current_model_state")) is not None:
@@ -73,11 +73,13 @@ class LightningCallbacks(L.LightningModule):
 
 
 def mix(mixin: type[Callback], callback: Any) -> None:
-    """Give an object the methods of a class before those of its own; its name, by which its state is found, stays."""
+    """Give an object the methods of a class before those of its own; the name of its state stays."""
     own = type(callback)
     if not isinstance(callback, mixin):
-        names = {"__module__": own.__module__, "__qualname__": own.__qualname__, "__doc__": own.__doc__}
-        callback.__class__ = type(own.__name__, (mixin, own), names)
+        # Not the name of the class: one that is said in short on the command line would have two meanings from then on.
+        key = own.__qualname__ if own.state_key is Callback.state_key else own.state_key
+        names = {"__module__": __name__, "__doc__": own.__doc__, "state_key": key, "named": own.__name__}
+        callback.__class__ = type(f"_Exact{own.__name__}", (mixin, own), names)
 
 
 class PlateauSteps(Callback):

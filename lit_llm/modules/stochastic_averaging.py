@@ -17,6 +17,8 @@ class ExactStochasticAverage(StochasticWeightAveraging):
     checkpoints have the raw weights; the module has the average at the end, and so has the last checkpoint.
     """
 
+    named: str  # by the user
+
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
         """Begin a run.
 

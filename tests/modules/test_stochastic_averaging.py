@@ -36,7 +36,7 @@ def test_the_end_holds_the_mean_of_the_beginnings_of_epochs(tmp_path) -> None:
     assert all(same(seen, raw.steps[step]) for step, seen in raw.validated.items())
 
 
-@pytest.mark.parametrize("cuts", [(3,), (9, 2 * BATCHES, 29)])
+@pytest.mark.parametrize("cuts", [(3,), (BATCHES,), (9, 2 * BATCHES, 29)])
 def test_a_run_that_is_cut_equals_one_that_is_not(cuts, tmp_path) -> None:
     """Before the average begins, within an epoch and between two, with the rates that replace the schedule."""
     fit(tmp_path / "whole", swa(), module=scheduled(), **EPOCHS)
