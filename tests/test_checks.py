@@ -99,7 +99,10 @@ AFTER_TEXT = {
         "asks for it after 2 steps, and it is logged every 3; set --trainer.log_every_n_steps to 2 or less",
     ),
     "prompts without a position to write to": (
-        ["--trainer.callbacks+=SampleText", "--trainer.callbacks.prompts=[longer than seven]"],
+        [
+            "--trainer.callbacks+=lit_llm.training.callbacks.SampleText",
+            "--trainer.callbacks.prompts=[longer than seven]",
+        ],
         "leaves the model no position to write to",
     ),
     "validation beyond the epoch": (

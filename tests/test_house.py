@@ -21,7 +21,7 @@ OWN_TREE = ("lit_llm", "configs", "experiments", "benchmarks", "tests", ".ci")
 # a new room says here whom it knows.
 # For every command, so they load nothing heavy.
 PLAIN = {f"lit_llm.{name}" for name in ("usage", "sentences", "config_files", "tables", "terminal")}
-SERVING = ("optim", "losses", "parallel", "preference_losses", "tensor_parallel", "trainable")
+SERVING = ("loop_counts", "optim", "losses", "parallel", "preference_losses", "tensor_parallel", "trainable")
 SERVING_MODULES = {f"lit_llm.training.{name}" for name in SERVING}
 MAY_IMPORT: dict[str, set[str]] = {
     "lit_llm": {"lit_llm.backbone"},  # for `from lit_llm import GPT`, on first use

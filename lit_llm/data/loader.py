@@ -4,6 +4,7 @@ import hashlib
 from abc import abstractmethod
 from collections.abc import Iterator
 from functools import cached_property
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -186,9 +187,9 @@ class TrainLoader(Loader):
             )
 
     @property
-    def sampler(self) -> "TrainLoader":
+    def batch_sampler(self) -> SimpleNamespace:
         """Where Lightning looks for `set_epoch`."""
-        return self
+        return SimpleNamespace(sampler=self)
 
     def set_epoch(self, epoch: int) -> None:
         """Begin an epoch, unless it has begun already; Lightning says before each which it is.

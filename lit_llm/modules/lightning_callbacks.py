@@ -10,6 +10,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lit_llm.modules.averaged import ExactAverage
 from lit_llm.modules.stochastic_averaging import ExactStochasticAverage
+from lit_llm.training.loop_counts import leave_open
 from lit_llm.weights.checkpoint import unwrapped
 
 Averaging = ExactAverage | ExactStochasticAverage
@@ -57,6 +58,8 @@ class LightningCallbacks(L.LightningModule):
         """
         if self._trainer is None or self.trainer.state.fn != "fit":
             return
+        if "loops" in checkpoint:  # whoever wrote it
+            leave_open(checkpoint["loops"]["fit_loop"])
         was, now = checkpoint.get("averaged_by"), self.averaging
         if was is not None and (now is None or was != now.state_key):
             raise ValueError(

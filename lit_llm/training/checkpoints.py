@@ -132,7 +132,7 @@ class LastCheckpoint(Checkpoint):
         """Say where the run goes on, and which scores it had last, by which callbacks decide."""
         loop = checkpoint["loops"]["fit_loop"]
         if self._is_ending:
-            leave_open(loop["epoch_progress"], loop["epoch_loop.batch_progress"])
+            leave_open(loop)
             checkpoint["epoch"] = loop["epoch_progress"]["current"]["completed"]
         else:
             mend(loop, trainer)

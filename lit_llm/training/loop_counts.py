@@ -52,11 +52,13 @@ def begin_next_epoch(epochs: dict[str, Any], batches: dict[str, Any]) -> None:
         counts["completed"] = counts["processed"]
 
 
-def leave_open(epochs: dict[str, Any], batches: dict[str, Any]) -> None:
+def leave_open(loops: dict[str, Any]) -> None:
     """Of a checkpoint at the end of a run: Lightning has the epoch in which it ends as a whole one."""
-    if batches["is_last_batch"]:
+    epochs, batches = loops["epoch_progress"], loops["epoch_loop.batch_progress"]
+    is_whole = epochs["total"]["processed"] == epochs["total"]["started"]
+    if is_whole and batches["is_last_batch"]:
         begin_next_epoch(epochs, batches)
-    elif batches["current"]["ready"] and epochs["total"]["processed"] == epochs["total"]["started"]:
+    elif is_whole and batches["current"]["ready"]:
         for counts in (epochs["total"], epochs["current"]):
             counts["processed"] -= 1
             counts["completed"] -= 1

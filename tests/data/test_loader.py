@@ -231,9 +231,9 @@ def test_an_epoch_that_was_cut_short_is_not_gone_on_with() -> None:
     """By limit_train_batches: Lightning says which epoch begins; the same one, where a run goes on."""
     served = loader()
     next(iter(served))
-    served.sampler.set_epoch(0)
+    served.batch_sampler.sampler.set_epoch(0)
     assert where(served) == (0, 3)
-    served.sampler.set_epoch(1)
+    served.batch_sampler.sampler.set_epoch(1)
     assert firsts(served) == [[T * place for place in batch] for batch in BatchOrder(11, 3, 1, 1)]
 
 
