@@ -2,7 +2,6 @@
 
 import os
 import sys
-import warnings
 from typing import Any
 
 from lightning import LightningDataModule
@@ -107,10 +106,8 @@ class TextDataModule(LightningDataModule):
         was asked for before, as it is for the length of a run by epochs (lightning 2.6).
         """
         self._train_loader = self.make_train_loader()
-        if getattr(self.trainer, "overfit_batches", 0):
-            # Its first batches in each epoch; Lightning has a sampler for that, which only a DataLoader takes.
-            self._train_loader.repeats = True
-            warnings.filterwarnings("ignore", message="You requested to overfit but enabled train dataloader shuffling")
+        # Its first batches in each epoch; Lightning has a sampler for that, which only a DataLoader takes.
+        self._train_loader.repeats = bool(getattr(self.trainer, "overfit_batches", 0))
         if self._restored is not None:
             self._train_loader.load_state_dict(self._restored)
         return self._train_loader
