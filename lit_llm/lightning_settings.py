@@ -31,6 +31,7 @@ from lightning.pytorch.callbacks import (
     ThroughputMonitor,
 )
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.plugins import HalfPrecision
 from torch.optim.lr_scheduler import LambdaLR
 
 from lit_llm.training.logger import RunLogger
@@ -53,8 +54,8 @@ REFUSED: dict[type, str] = {  # with classes made from them; reasons that hold f
         "--data.batch_size needs"
     ),
     ModelPruning: (
-        "prunes after the checkpoint of an epoch is written, and its masks are in none; prune the weights that "
-        "lit-llm export writes"
+        "computes pruned weights where their module is called, and the loss here reads that of the head by itself; "
+        "prune the weights that lit-llm export writes"
     ),
     OnExceptionCheckpoint: (
         "makes the next fit go on from its file without being asked; use "
@@ -103,7 +104,7 @@ def refuse_settings(command: str, config: Any) -> None:
     for name, why in WITHOUT_EFFECT.items():
         if trainer.get(name):
             raise ValueError(f"--trainer.{name} {why}")
-    for part, kind in _callbacks(trainer):
+    for part, kind in _parts(trainer.callbacks):
         if kind in BASES:
             raise ValueError(f"{kind.__name__} is a base class that does nothing by itself; name a class made from it")
         for refused, why in REFUSED.items():
@@ -116,16 +117,20 @@ def refuse_settings(command: str, config: Any) -> None:
 
 
 def _refuse_of_fit(config: Any) -> None:
-    trainer, kinds = config.trainer, [kind for _, kind in _callbacks(config.trainer)]
+    trainer, kinds = config.trainer, [kind for _, kind in _parts(config.trainer.callbacks)]
     if any(issubclass(kind, GradientAccumulationScheduler) for kind in kinds):
         _refuse_accumulation(config)
-    for part, kind in _callbacks(trainer):
+    for part, kind in _parts(trainer.callbacks):
         if issubclass(kind, LearningRateFinder):
             _refuse_search(config, part.get("init_args") or {}, kinds)
     eps = _settings(config.model.init_args.get("optimizer")).get("eps")
-    if trainer.precision in ("16-true",) and eps is not None and not torch.tensor(eps, dtype=torch.float16):
+    said, is_half = "--trainer.precision 16-true", trainer.precision == "16-true"
+    for part, kind in _parts(trainer.plugins):
+        if issubclass(kind, HalfPrecision) and _settings(part).get("precision", "16-true") == "16-true":
+            said, is_half = "--trainer.plugins HalfPrecision", True
+    if is_half and eps is not None and not torch.tensor(eps, dtype=torch.float16):
         raise ValueError(
-            f"--trainer.precision 16-true rounds --model.optimizer.eps {eps} to 0, and the first steps would give NaN; "
+            f"{said} rounds --model.optimizer.eps {eps} to 0, and the first steps would give NaN; "
             "use bf16-true or 16-mixed"
         )
     if trainer.logger is False and trainer.enable_checkpointing is not False and not trainer.fast_dev_run:
@@ -239,9 +244,10 @@ def _without_folders(settings: Any) -> None:
         settings.auto_insert_metric_name = False
 
 
-def _callbacks(trainer: Any) -> Iterator[tuple[Any, type]]:
-    said = trainer.callbacks if isinstance(trainer.callbacks, list) else [trainer.callbacks]
-    yield from ((part, _kind(part)) for part in said if hasattr(part, "get") and "class_path" in part)
+def _parts(said: Any) -> Iterator[tuple[Any, type]]:
+    """Those that are named by a class, of a setting that takes one or a list."""
+    parts = said if isinstance(said, list) else [said]
+    yield from ((part, _kind(part)) for part in parts if hasattr(part, "get") and "class_path" in part)
 
 
 def _kind(part: Any) -> type:

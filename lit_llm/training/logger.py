@@ -144,3 +144,14 @@ class RunTrainer(Trainer):
 def tensorboard(trainer: Any) -> TensorBoardLogger | None:
     """The first of a run's loggers that takes texts and pictures; None if there is none."""
     return next((logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)), None)
+
+
+def events_in(folder: Path) -> RunLogger:
+    """A logger of events for the run folder of another one.
+
+    Args:
+        folder: The run folder.
+    """
+    logger = RunLogger(str(folder), "")
+    logger._version = ""  # no folder of its own
+    return logger
