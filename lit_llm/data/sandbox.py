@@ -122,7 +122,8 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
                 given[0] = values[1] = list(self._counted(given[0]))
             check_growth(function.__name__, values)
         if self.traces and not (getattr(function, "__name__", "") in STRIPS and len(values) == 1):
-            self._looked([text if isinstance(text, list | tuple) else None, *values, *kwargs.values()])
+            own = [value for key, value in kwargs.items() if key not in ("_loop_vars", "_block_vars")]  # not Jinja's
+            self._looked([text if isinstance(text, list | tuple) else None, *values, *own])
         if self.traces and isinstance(text, str) and is_given([*values, *kwargs.values()]):
             if function.__name__ not in OWN_METHODS:
                 function, given = followed(method(function.__name__)), values
