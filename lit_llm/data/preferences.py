@@ -173,11 +173,19 @@ def prepare_pairs(records: Iterable[Record], tokenizer: Tokenizer, template: str
     encoder = ChatEncoder(tokenizer, chosen)
     rejected = {preferred.name: other for preferred, other in found}
 
+    left_out: Counter[str] = Counter()
+
     def make(talk: Talk) -> list[Encoded]:
-        return [_answer(encoder, side, rules) for side in (talk, rejected[talk.name])]
+        sides, missing = [], Counter[str]()
+        for side in (talk, rejected[talk.name]):
+            encoder.left_out.clear()
+            sides.append(_answer(encoder, side, rules))
+            missing |= encoder.left_out  # both have the same prompt
+        left_out.update(missing)
+        return sides
 
     made = encoded([preferred for preferred, _ in found], make, rules, dropped)
-    forms.notes.of_template(encoder.left_out)
+    forms.notes.of_template(left_out)
     sides = [side for _, pair in made for side in pair]
     kept = [talk for talk, _ in made]
     numbers = numbers_of_splits(kept, rules)

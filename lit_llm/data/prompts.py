@@ -7,9 +7,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from lit_llm.data.frames import MAX_SHAPES, Frame, Shape, in_place, shape_of
 from lit_llm.data.sandbox import ChatEnvironment, compiled, line_of
 from lit_llm.data.spans import TRAIN, Inputs, Message, Segment, Span, marked_spans, missing_fields
 from lit_llm.data.tokenizer import Tokenizer
+from lit_llm.data.traced import Traced
 from lit_llm.usage import home_path
 
 __all__ = [
@@ -72,6 +74,7 @@ class ChatTemplate:
         except Exception as error:
             raise ValueError(self._told(error)) from error
         self._has_marks = re.search(r"\{%-?\s*generation\s*-?%\}", source) is not None
+        self._frames: dict[tuple[Shape, bool], Frame | None] = {}
         self._prompts: dict[Any, str | None] = {}
         self._frame: tuple[str, str] | None = None
 
@@ -114,7 +117,8 @@ class ChatTemplate:
     ) -> Rendered:
         """The text of a conversation in stretches, by whose words they are; and what was said and is not there.
 
-        All text that is given to the template carries its origin with it, through whatever the template does.
+        All text that is given to the template carries its origin with it, through whatever the template does; for most
+        conversations that need not be done again, as `lit_llm.data.frames` says.
 
         Raises:
             ValueError: As in `render`, or if a role is no word.
@@ -123,6 +127,26 @@ class ChatTemplate:
         for message in messages:
             if not (isinstance(role := message.get("role"), str) and ROLE.fullmatch(role)):
                 raise ValueError(f"the role {str(role)[:40]!r} is no word of small letters")
+        shape = None if variables else shape_of(messages)
+        frame = None if shape is None else self._frame_of(shape, add_generation_prompt)
+        known = frame and frame.filled(messages, self.render(messages, add_generation_prompt))
+        return Rendered(*known) if known else self._traced(messages, add_generation_prompt, variables)
+
+    def _frame_of(self, shape: Shape, add_generation_prompt: bool) -> Frame | None:
+        """What the template writes for all conversations of a shape; None if that goes by what they say."""
+        key = shape, add_generation_prompt
+        if key not in self._frames and len(self._frames) < MAX_SHAPES:
+            messages, looks = in_place(shape), Traced.looks
+            try:
+                self._frames[key] = Frame(messages, self._traced(messages, add_generation_prompt, {}).spans)
+            except (ValueError, LookupError):  # it is made of other words, or refuses these
+                self._frames[key] = None
+            if Traced.looks != looks:
+                self._frames[key] = None
+                self._prompts.clear()
+        return self._frames.get(key)
+
+    def _traced(self, messages: Sequence[Message], add_generation_prompt: bool, variables: Variables) -> Rendered:
         inputs = Inputs(messages, variables, traced=True)
         text = self._rendered(inputs, add_generation_prompt)
         segments, left_out = inputs.segments(text), missing_fields(inputs, messages, text)

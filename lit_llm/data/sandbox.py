@@ -42,6 +42,10 @@ NO_METHODS = ("encode", "expandtabs", "translate")  # of texts, likewise
 # Filters that follow a traced text, or hand on one of their values as it is.
 OF_TEXTS = ("capitalize", "lower", "replace", "reverse", "string", "trim", "upper")
 OF_VALUES = ("attr", "d", "default", "first", "join", "last", "max", "min", "random", "tojson")
+# Filters and tests that hand on a text, or go by its kind; and those that do so with a list.
+WORDLESS = ("d", "default", "string", "defined", "undefined", "none", "mapping", "iterable", "sequence", "boolean")
+OF_LISTS = ("first", "last", "length", "count", "list")
+STRIPS = ("strip", "lstrip", "rstrip", "trim")
 MAX_INDENT = 16  # characters before a line, or between elements, of JSON
 
 
@@ -67,6 +71,7 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
             del self.filters[name]
         self.filters = {name: self._checked(name, function) for name, function in self.filters.items()}
         self.filters.update(_counted=self._counted, _joined=self._joined, _made=self._made)
+        self.filters.update(_compared=self._compared, _searched=self._searched)
         self.tests = {name: self._checked(name, cast(Any, function)) for name, function in self.tests.items()}
 
     def _generate(self, source: nodes.Template, *args: Any, **kwargs: Any) -> str:
@@ -78,7 +83,7 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
 
     def concat(self, texts: Iterable[str]) -> str:
         """Texts in a row, as Jinja puts them together."""
-        return cast(str, concat(texts))
+        return cast(str, concat(texts)) if self.traces else "".join(texts)
 
     def charge(self, steps: int) -> None:
         """Count steps.
@@ -102,6 +107,7 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         elif operator == "*" and (weight(left) if right is number else weight(right)) * number > MAX_SIZE:
             raise CostError(f"a value of more than {MAX_SIZE:,} characters")
         if operator == "%" and isinstance(left, str) and is_given([left, right]):
+            Traced.looks += 1
             return self._made(follow(mod, (left, right), {}))
         return self._made(super().call_binop(context, operator, left, right))
 
@@ -115,7 +121,10 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
             if function.__name__ == "join" and given:
                 given[0] = values[1] = list(self._counted(given[0]))
             check_growth(function.__name__, values)
-        if isinstance(text, str) and is_given([*values, *kwargs.values()]):
+        if self.traces and not (getattr(function, "__name__", "") in STRIPS and len(values) == 1):
+            own = [value for key, value in kwargs.items() if key not in ("_loop_vars", "_block_vars")]  # not Jinja's
+            self._looked([text if isinstance(text, list | tuple) else None, *values, *own])
+        if self.traces and isinstance(text, str) and is_given([*values, *kwargs.values()]):
             if function.__name__ not in OWN_METHODS:
                 function, given = followed(method(function.__name__)), values
             elif not isinstance(text, Traced):
@@ -158,6 +167,11 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
                 check_growth(name, values if name == "replace" else [*values[1:2], values[0]])
             elif name == "indent":
                 check_growth("replace", [values[0], "\n", " " * 4 if len(values) < 2 else margin(values[1:])])
+            if not self.traces:
+                return self._made(function(*args, **kwargs))
+            is_list = name in OF_LISTS and not isinstance(values[0], str)
+            if not (is_list or name in WORDLESS or (name in STRIPS and len(values) == 1)):
+                self._looked(values)
             if name in OF_TEXTS and isinstance(values[0], str) and is_given(values):
                 args = (*args[:skipped], lifted(values[0]), *args[skipped + 1 :])
             elif name not in OF_VALUES:
@@ -182,6 +196,18 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         """A value that has just been made, or is to be read, once it is counted."""
         self.charge(weight(sized(value)) // CHARACTERS)
         return value
+
+    def _looked(self, value: Any) -> None:
+        """Count that a template may go by what is said, where it does something with it."""
+        if self.traces and is_given(value):
+            Traced.looks += 1
+
+    def _compared(self, value: Any) -> Any:
+        self._looked(value)
+        return self._made(value)
+
+    def _searched(self, value: Any) -> Any:
+        return self._made(value) if isinstance(value, dict) else self._compared(value)
 
     def _counted(self, values: Any) -> Any:
         if isinstance(values, jinja2.Undefined):

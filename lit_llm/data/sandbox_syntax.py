@@ -45,9 +45,9 @@ class Bounded(NodeTransformer):
 
     def visit_Compare(self, node: nodes.Compare) -> nodes.Compare:  # noqa: N802
         self.generic_visit(node)
-        node.expr = _filter(node.expr, "_made")
+        node.expr = _filter(node.expr, "_compared")
         for operand in node.ops:
-            operand.expr = _filter(operand.expr, "_made")
+            operand.expr = _filter(operand.expr, "_searched" if operand.op in ("in", "notin") else "_compared")
         return node
 
     def visit_List(self, node: nodes.Expr) -> nodes.Expr:  # noqa: N802

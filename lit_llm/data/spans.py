@@ -140,12 +140,12 @@ class Inputs:
             if len(numbers) > 1 or key[0] is None:
                 missing = not any(number in shown for number in numbers)
             else:
-                missing = _missing(self.given[numbers[0]].text, shown.get(numbers[0], []))
+                missing = says_more(self.given[numbers[0]].text, shown.get(numbers[0], []))
             if missing:
                 yield key
 
 
-def _missing(text: str, shown: list[tuple[int, int]]) -> bool:
+def says_more(text: str, shown: list[tuple[int, int]]) -> bool:
     """Whether something but tags and white space lies outside of what is shown."""
     place, rest = 0, []
     for start, end in sorted(shown):
@@ -162,9 +162,13 @@ def missing_fields(inputs: Inputs, messages: Sequence[Message], text: str) -> Co
         if number is None:
             found[field] += 1
         else:
-            role = messages[number]["role"]
-            found[f"{field} of {'an' if role[0] in 'aeiou' else 'a'} {role} message"] += 1
+            found[named(field, messages[number]["role"])] += 1
     return found
+
+
+def named(field: str, role: str) -> str:
+    """What a field of a message is called in a report."""
+    return f"{field} of {'an' if role[0] in 'aeiou' else 'a'} {role} message"
 
 
 def marked_spans(segments: Iterable[Segment], untrained: set[int]) -> Iterator[Span]:

@@ -2,7 +2,7 @@
 
 # ruff: noqa: D102 (the methods of str)
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 UNKNOWN = -1  # the number of a given text, where it cannot be told which one
 
@@ -39,6 +39,7 @@ class Traced(str):
     """
 
     _parts: tuple[Part, ...]
+    looks: ClassVar[int] = 0  # how often somebody has gone by what such a string says
 
     def __new__(cls, text: str, parts: Iterable[Part] | None = None) -> Self:
         """A string of the same characters."""
@@ -63,7 +64,12 @@ class Traced(str):
     def __iter__(self) -> Iterator["Traced"]:
         return (self[place] for place in range(len(self)))
 
+    def __hash__(self) -> int:
+        Traced.looks += 1
+        return str.__hash__(self)
+
     def __getitem__(self, key: Any) -> "Traced":
+        Traced.looks += 1
         if isinstance(key, slice):
             places = range(*key.indices(len(self)))
             if places.step == 1:

@@ -83,6 +83,15 @@ def test_a_bad_record_is_an_error_or_counted(tmp_path: Path, kind: str) -> None:
     assert served.num_pairs == 14
 
 
+def test_what_the_template_does_not_write_is_told_once(tmp_path: Path) -> None:
+    """Both sides have the same prompt; a pair that is dropped counts for nothing."""
+    rows: list[dict[str, Any]] = [{**row, "tools": [{"name": "f"}]} for row in pairs(5)]
+    rows.append({**rows[0], "instruction": "other", "rejected": "x" * 99})
+    lines = tiny_pairs(tmp_path, rows, val_fraction=0.0).report().splitlines()
+    told = [line for line in lines if "not written" in line]
+    assert told == ["not written by the chat template: tools (5)"]
+
+
 def test_a_pair_with_one_long_side_is_left_out(tmp_path: Path, capsys: Any) -> None:
     """Whichever side it is; and it is told. One that just fits stays."""
     fits = {"prompt": "q", "chosen": "x" * 38, "rejected": "y"}  # prompt, line break, answer, end: 41 inputs

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from instruction_rows import data
 from tiny_tokenizers import TEXT
 from transformers import AutoTokenizer
 
@@ -82,6 +83,23 @@ def test_the_chat_template_is_kept(tmp_path: Path) -> None:
     assert tokenizer_of(folder(tmp_path, tokenizer_config={"chat_template": named})).chat_template == "{{ é }}"
     (tmp_path / "chat_template.jinja").write_text("{{ messages }}\n", "utf-8")
     assert tokenizer_of(tmp_path).chat_template == "{{ messages }}\n"
+
+
+def test_sample_prompts_have_bos_once(tmp_path: Path) -> None:
+    """Where the template writes a BOS that no rule puts before a text (DeepSeek V3), and where one does."""
+    template = "{{ bos_token }}{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    settings = {"bos_token": "<|user|>", "add_bos_token": True, "chat_template": template}
+    rule = {"type": "Sequence", "processors": [TEMPLATE]}
+    for extra, spelt in (({}, 1), ({"post_processor": rule}, 0)):
+        path = folder(tmp_path / str(spelt), {**json.loads(CONTENT), **extra}, tokenizer_config=settings)
+        tokenizer = tokenizer_of(path)
+        served = data(tmp_path, tokenizer=tokenizer, template="source", val_fraction=0.5)
+        prompts = served.sample_prompts()
+        assert len(prompts) == 3
+        assert {prompt.count("<|user|>") for prompt in prompts} == {spelt}
+        assert (tokenizer.begin_of_text is not None) + spelt == 1  # what begins a text is put before it once
+        ids = served.prepared.examples["val"].ids
+        assert (ids == 299).sum() == len(served.prepared.talks["val"])
 
 
 def test_a_checkpoint_carries_all_of_it(tmp_path: Path) -> None:
