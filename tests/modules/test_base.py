@@ -125,6 +125,7 @@ def test_a_module_made_in_python_has_a_safe_checkpoint(tmp_path) -> None:
     plain |= {"random_start": False}
     plain |= {"trainable": None, "unfreeze_by": "step", "layer_decay": 1.0, "lora": None, "width": 5}
     plain |= {"optimizer": {"class_path": "torch.optim.adamw.AdamW"}, "backbone": module.backbone.recorded}
+    plain |= {"loss": {"class_path": "torch.nn.modules.loss.CrossEntropyLoss"}}
     plain |= {"_instantiator": "lightning.pytorch.cli.instantiate_module", "_class_path": f"{__name__}.Sized"}
     assert dict(module.hparams) == plain
     run.fit(module, tiny_data(tmp_path))
