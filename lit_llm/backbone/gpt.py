@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lit_llm.backbone.context import Context
 from lit_llm.backbone.experts import StackedLinear
 from lit_llm.backbone.layers import MLP, CausalSelfAttention, Embedding, GatedMLP, Head, NormFactory, again_if
+from lit_llm.backbone.settings import Recorded
 
 AttentionFactory = Callable[[int, int], nn.Module]  # n_embd, n_head
 MLPFactory = Callable[[int], nn.Module]  # n_embd
@@ -52,7 +53,7 @@ def tiled(name: str, pattern: str, n_layer: int, parts: dict[str, Factory | None
     return [part for i in range(n_layer) if (part := parts[pattern[i % len(pattern)]]) is not None]
 
 
-class GPT(nn.Module):
+class GPT(Recorded):
     """Decoder-only transformer from injected parts; the defaults are GPT-2 (Radford et al., 2019).
 
     https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf

@@ -19,7 +19,7 @@ from torch.optim import AdamW
 
 from lit_llm.backbone import GPT
 from lit_llm.backbone.lora import LoRA, adapted_layers
-from lit_llm.modules.hyper_parameters import save_settings
+from lit_llm.modules.hyper_parameters import FromCheckpoint, save_settings
 from lit_llm.modules.lightning_callbacks import LightningCallbacks, when_to_step
 from lit_llm.modules.steps import WeightedSteps
 from lit_llm.training.optim import Schedule, parameter_groups, restart, scale_rates
@@ -35,7 +35,7 @@ from lit_llm.weights.source import Filled, Source
 MISNUMBERING = (DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy)
 
 
-class BaseModule(WeightedSteps, LightningCallbacks):
+class BaseModule(FromCheckpoint, WeightedSteps, LightningCallbacks):
     """A system around one backbone.
 
     Args:

@@ -44,6 +44,7 @@ def build(settings: dict[str, Any], device: str | torch.device = "cpu") -> GPT:
     """
     with _refusal(settings), torch.device(device):
         backbone: GPT = _parser().instantiate(_parsed(settings)).backbone
+    backbone.recorded = settings  # jsonargparse gives it functions that make its parts, which have no names
     return backbone.eval()
 
 

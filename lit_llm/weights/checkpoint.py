@@ -123,8 +123,8 @@ def checkpoint_source(path: str | Path, checkpoint: dict[str, Any]) -> Source:
     settings = checkpoint["hyper_parameters"].get("backbone")
     if not isinstance(settings, dict):
         raise ValueError(
-            f"the checkpoint '{path}' does not say how its backbone is built (a module made in Python, not by "
-            "lit-llm fit); rebuild it there and use load_from_checkpoint(path, backbone=...)"
+            f"the checkpoint '{path}' does not say how its backbone is built (made in Python, of a function or class "
+            "that cannot be imported by name); rebuild it there and use load_from_checkpoint(path, backbone=...)"
         )
     weights = {name: value for name, value in checkpoint["state_dict"].items() if isinstance(value, Tensor)}
 

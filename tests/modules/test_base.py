@@ -124,6 +124,9 @@ def test_a_module_made_in_python_has_a_safe_checkpoint(tmp_path) -> None:
     plain = {"lr_scheduler": None, "compile": False, "activation_checkpointing": False, "init_from": None}
     plain |= {"random_start": False}
     plain |= {"trainable": None, "unfreeze_by": "step", "layer_decay": 1.0, "lora": None, "width": 5}
+    plain |= {"optimizer": {"class_path": "torch.optim.adamw.AdamW"}, "backbone": module.backbone.recorded}
+    plain |= {"loss": {"class_path": "torch.nn.modules.loss.CrossEntropyLoss"}}
+    plain |= {"_instantiator": "lightning.pytorch.cli.instantiate_module", "_class_path": f"{__name__}.Sized"}
     assert dict(module.hparams) == plain
     run.fit(module, tiny_data(tmp_path))
     path = tmp_path / "python.ckpt"
@@ -132,11 +135,11 @@ def test_a_module_made_in_python_has_a_safe_checkpoint(tmp_path) -> None:
     assert checkpoint["hyper_parameters"] == plain
     assert checkpoint["tokenizer"] == {"class_path": "lit_llm.data.tokenizer.Bytes"}
 
-    again = Sized.load_from_checkpoint(path, backbone=tiny_backbone(scale=0.0))
+    again = Sized.load_from_checkpoint(path, backbone=tiny_backbone(scale=0.0), part=None)
     assert again.width == 5
     assert same(again.state_dict(), module.state_dict())
     with pytest.raises(RuntimeError, match="size mismatch"):
-        Sized.load_from_checkpoint(path, backbone=tiny_backbone(n_embd=C + H))
+        Sized.load_from_checkpoint(path, backbone=tiny_backbone(n_embd=C + H), part=None)
 
 
 def test_without_a_data_module_there_is_no_tokenizer_to_keep(tmp_path) -> None:

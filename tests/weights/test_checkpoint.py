@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from cli_runs import run_folders, same, write_tiny
-from python_runs import T, V, tiny_data, tiny_module, trainer
+from python_runs import T, V, tiny_backbone, tiny_data, tiny_module, trainer
 
 from lit_llm.__main__ import main
 from lit_llm.backbone import GPT
@@ -270,9 +270,9 @@ def test_lightning_checkpoint_of_another_project(tmp_path, kind) -> None:
 
 
 def test_checkpoint_of_a_module_made_in_python(tmp_path) -> None:
-    """It does not say how its backbone is built, and the sentence says which file, and what to do."""
+    """Of a function it does not say how its backbone is built, and the sentence says which file, and what to do."""
     run = trainer(max_steps=1, limit_val_batches=0)
-    run.fit(tiny_module(), tiny_data(tmp_path))
+    run.fit(tiny_module(backbone=tiny_backbone(norm=lambda width: torch.nn.LayerNorm(width))), tiny_data(tmp_path))
     run.save_checkpoint(tmp_path / "python.ckpt")
     said = r"python\.ckpt' does not say how its backbone is built .* use load_from_checkpoint"
     with pytest.raises(ValueError, match=said):
