@@ -256,7 +256,7 @@ class CLI(LightningCLI):
         if 0 < (self.trainer.max_epochs or -1) <= epochs:
             raise ValueError(f"the run of '{path}' has taken its {epochs} epochs; raise --trainer.max_epochs to go on")
         saved, wanted = self.checkpoint["hyper_parameters"], self.config_dump["model"]["init_args"]
-        if "optimizer" not in saved:  # a module made in Python does not say
+        if "unsaid" in self.checkpoint:  # a module made in Python says it in other words
             return
         names = ["optimizer", *({"layer_decay"} & saved.keys())]
         # The factors of a LambdaLR are no part of its state: there the config counts, and a run can be made longer.

@@ -42,7 +42,8 @@ def refuse_foreign(
             f"the weights in '{path}' do not fit the model of the config ({problems}); "
             "use the config.yaml that lies in the run folder of the checkpoint"
         )
-    if changed := _changed_parts(checkpoint["hyper_parameters"], dict(model.hparams)):
+    is_of_config = "unsaid" not in checkpoint  # a module made in Python says its parts in other words
+    if is_of_config and (changed := _changed_parts(checkpoint["hyper_parameters"], dict(model.hparams))):
         raise ValueError(
             f"'{path}' was trained with other parts than the config's ({changed}), which its weights do not show; use "
             "the config.yaml that lies in the run folder of the checkpoint"

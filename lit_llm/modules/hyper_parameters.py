@@ -19,16 +19,17 @@ INSTANTIATOR = "lightning.pytorch.cli.instantiate_module"  # what makes parts of
 class FromCheckpoint(L.LightningModule):
     """A module that its own checkpoints can make again, wherever what it was made of has a name."""
 
-    unsaid: tuple[str, ...] = ()  # arguments that no plain values stand for: `load_from_checkpoint` asks for them
+    # Of one made in Python, arguments that no plain values stand for: `load_from_checkpoint` asks for them.
+    unsaid: tuple[str, ...] | None = None
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Say which arguments are not in it."""
         super().on_save_checkpoint(checkpoint)
-        if self.unsaid:
+        if self.unsaid is not None:
             checkpoint["unsaid"] = list(self.unsaid)
 
     @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:  # type: ignore[override]
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Self:
         """A module with the weights of a checkpoint, made of the same arguments.
 
         Args:
@@ -98,4 +99,4 @@ def _save_named(module: FromCheckpoint, arguments: dict[str, Any]) -> None:
     module.unsaid = tuple(sorted(unsaid))
     module.hparams.clear()
     module.hparams.update(said)
-    module._hparams_initial = module.hparams.__class__(said)
+    module._hparams_initial = type(module.hparams)(said)  # type: ignore[assignment,call-arg]
