@@ -126,20 +126,16 @@ def built_watchers(callbacks: Iterable[Callback]) -> Iterator[Watcher]:
 
 
 def refuse_schedule(schedule: Any, steps: float) -> None:
-    """Refuse a schedule of the learning rate that does not fit into a run.
+    """Refuse a schedule of the learning rate that fails before a run ends.
 
     Args:
         schedule: The scheduler. None: none.
         steps: Optimizer steps of the run; below 0 or infinite where there is no end.
 
     Raises:
-        ValueError: If it does not fit.
+        ValueError: If it does.
     """
-    if steps <= 0:
-        return
-    if isinstance(schedule, Schedule):
-        schedule.refuse_run(steps)
-    if isinstance(schedule, OneCycleLR) and schedule.total_steps < steps:
+    if isinstance(schedule, OneCycleLR) and 0 < schedule.total_steps < steps:
         raise ValueError(
             f"the run takes {steps:,.0f} steps, and OneCycleLR fails after its total_steps {schedule.total_steps}; set "
             "--model.lr_scheduler.total_steps to the steps of the run"
@@ -147,7 +143,7 @@ def refuse_schedule(schedule: Any, steps: float) -> None:
 
 
 class StartChecks(Callback):
-    """Refuses before the first step what only the built run shows: no room on the disk, a schedule that is too long."""
+    """Refuses before the first step what only the built run shows: no room on the disk, a schedule that fails before the end."""
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Look whether the disk has room for the checkpoints.
@@ -155,22 +151,24 @@ class StartChecks(Callback):
         Raises:
             ValueError: If it has not.
         """
-        if trainer.is_global_zero and not (trainer.fast_dev_run or pl_module.is_divided):
+        if not (trainer.fast_dev_run or pl_module.is_divided):  # on all ranks, which share the name of the folder
             _refuse_full_disk(trainer, pl_module)
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
         """Compare schedules with the steps of the run, now that they are known.
 
         Raises:
-            ValueError: If the schedule of the rates is longer, or a value is asked for before it is logged.
+            ValueError: If the schedule of the rates ends before the run, or a value is asked for before it is logged.
         """
         if trainer.fast_dev_run:
             return
-        steps = trainer.estimated_stepping_batches
-        refuse_schedule(pl_module.lr_schedulers(), steps)
+        steps, schedule = trainer.estimated_stepping_batches, pl_module.lr_schedulers()
+        refuse_schedule(schedule, steps)
         _refuse_unlogged_yet(trainer)
         count, unit = (steps, "step") if pl_module.unfreeze_by == "step" else (trainer.max_epochs or -1, "epoch")
         late = [start for start in pl_module.stages.stages if 0 < count <= start]
+        if isinstance(schedule, Schedule) and (misfit := schedule.misfit(steps)) and trainer.is_global_zero:
+            print(f"warning: {misfit}; lower them, or train longer", file=sys.stderr)
         if late and trainer.is_global_zero:
             said = f"the schedule of trainable goes on at {unit} {late[0]}, and the run ends after {count:,.0f} {unit}s"
             print(f"warning: {said}; that stage is never reached", file=sys.stderr)

@@ -81,18 +81,9 @@ LATE = {
     "no such duration": (["--trainer.max_time=1:2"], "duration='1:2'"),
 }
 AFTER_TEXT = {
-    "warmup longer than the run": ([COSINE, "--model.lr_scheduler.warmup_steps=4"], "do not fit into the 4 steps"),
-    "warmup and decay longer than the run": (
-        [STABLE, "--model.lr_scheduler.warmup_steps=2", "--model.lr_scheduler.decay_steps=3"],
-        "warmup_steps 2 and decay_steps 3 do not fit into the 4 steps of the run",
-    ),
     "one cycle shorter than the run": (
         ["--model.lr_scheduler=OneCycleLR", "--model.lr_scheduler.max_lr=0.1", "--model.lr_scheduler.total_steps=3"],
         "OneCycleLR fails after its total_steps 3",
-    ),
-    "warmup longer than the epochs": (
-        [COSINE, "--model.lr_scheduler.warmup_steps=1000", *EPOCH],
-        "--model.lr_scheduler.warmup_steps 1000 do not fit",
     ),
     "a value of the steps before it is logged": (
         [STOP, "--trainer.callbacks.monitor=train/loss", "--trainer.log_every_n_steps=3"],
@@ -163,6 +154,23 @@ def test_a_stage_that_is_never_reached_is_told(config, tmp_path, capsys) -> None
     result = call(capsys, "fit", "-c", config, *own)
     assert result.code == 0
     assert "the schedule of trainable goes on at step 9, and the run ends after 4 steps" in result.err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([COSINE, "--model.lr_scheduler.warmup_steps=4"], "warmup_steps 4 do not fit into the 4 steps of the run"),
+        (
+            [STABLE, "--model.lr_scheduler.warmup_steps=2", "--model.lr_scheduler.decay_steps=3"],
+            "warmup_steps 2 and decay_steps 3 do not fit into the 4 steps of the run",
+        ),
+    ],
+)
+def test_a_warmup_that_does_not_fit_is_told(config, tmp_path, capsys, options, said) -> None:
+    """A first try of a few steps is a run."""
+    result = call(capsys, "fit", "-c", config, *options, f"--trainer.logger.save_dir={tmp_path}")
+    assert result.code == 0
+    assert result.err.count(said) == 1
 
 
 def test_a_callback_of_ones_own_may_log_what_it_does_not_declare(config, tmp_path, capsys, monkeypatch) -> None:

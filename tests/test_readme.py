@@ -12,7 +12,6 @@ from tiny_gpt2 import write_gpt2
 
 from lit_llm.__main__ import COMMANDS, main
 
-NO_WARMUP = ("--model.lr_scheduler.warmup_steps", "0")  # of which a run of a step has no room
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```(bash|python)\n(.*?)```", README, re.S)
@@ -61,7 +60,7 @@ def test_other_commands_run(
         "--data.source books --data.tokenizer Bytes --data.block_size 8 --trainer.max_steps 2 "
         "--trainer.val_check_interval 2 --trainer.accelerator cpu"
     )
-    assert main(["fit", "--config", "configs/pretrain.yaml", *tiny.split(), *NO_WARMUP]) == 0
+    assert main(["fit", "--config", "configs/pretrain.yaml", *tiny.split()]) == 0
     capsys.readouterr()
     assert main(shlex.split(generate)[1:]) == 0
     assert capsys.readouterr().out.startswith("def ")
@@ -76,7 +75,7 @@ def test_other_commands_run(
         "--data.source sample --data.block_size 8 --trainer.max_steps 1 --trainer.val_check_interval 1 "
         "--trainer.accelerator cpu --test_best false"
     )
-    assert main(["fit", "--config", "configs/classify_spam.yaml", *short.split(), *NO_WARMUP]) == 0
+    assert main(["fit", "--config", "configs/classify_spam.yaml", *short.split()]) == 0
     capsys.readouterr()
     assert main(shlex.split(classify)[1:]) == 0
     assert capsys.readouterr().out.count("\t") == 2
@@ -87,7 +86,7 @@ def test_chats_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
     monkeypatch.chdir(tmp_path)
     tiny = "--data.source sample --data.tokenizer.vocab_size 300 --data.batch_size 1 --trainer.max_steps 1"
     options = [*tiny.split(), "--trainer.accelerator", "cpu", "--trainer.limit_val_batches", "1"]
-    assert main(["fit", "--config", "configs/instruct_alpaca.yaml", *options, *NO_WARMUP]) == 0
+    assert main(["fit", "--config", "configs/instruct_alpaca.yaml", *options]) == 0
     chats = [line for line in LINES if line.startswith("lit-llm chat ") or "--chat true" in line]
     assert len(chats) >= 3
     for line in chats:
@@ -112,7 +111,6 @@ def test_sweep_and_compare_run(
     job = capsys.readouterr().out.splitlines()[0]
     monkeypatch.chdir(tmp_path)
     tiny = "--data.tokenizer Bytes --data.block_size 8 --trainer.max_steps 2 --trainer.val_check_interval 2"
-    tiny += " " + " ".join(NO_WARMUP)
     assert main([*shlex.split(job)[1:], *tiny.split(), "--trainer.accelerator", "cpu"]) == 0
     capsys.readouterr()
     assert main(shlex.split(compare)[1:]) == 0

@@ -168,7 +168,7 @@ class Schedule(LambdaLR):
         optimizer: Optimizer whose learning rates are scaled.
         warmup_steps: Optimizer steps in which the rate rises to the peak.
         max_steps: Optimizer step at which the floor is reached. None: the last of the run; the module puts it into
-            `end`.
+            `end`. A run may be shorter than the warmup, for a first try, which is told.
         floor: Final rate as a fraction of the peak, in [0, 1].
 
     Raises:
@@ -187,21 +187,17 @@ class Schedule(LambdaLR):
         self.warmup_steps, self.max_steps, self.floor = warmup_steps, max_steps, floor
         super().__init__(optimizer, self._factor)
 
-    def refuse_run(self, steps: float) -> None:
-        """Refuse a run that the schedule does not fit into: its rate would never reach the peak, or fall from below it.
+    def misfit(self, steps: float) -> str:
+        """What does not fit into a run, whose rate then never reaches the peak, or falls from below it; or nothing.
 
         Args:
             steps: Optimizer steps of the run.
-
-        Raises:
-            ValueError: If it does not fit.
         """
-        if self.warmup_steps >= steps or self.warmup_steps + self.decay_steps > steps:
-            decay = f" and decay_steps {self.decay_steps}" if self.decay_steps else ""
-            raise ValueError(
-                f"--model.lr_scheduler.warmup_steps {self.warmup_steps}{decay} do not fit into the {steps:,.0f} steps "
-                "of the run; lower them, or train longer"
-            )
+        if self.warmup_steps < steps and self.warmup_steps + self.decay_steps <= steps:
+            return ""
+        decay = f" and decay_steps {self.decay_steps}" if self.decay_steps else ""
+        both = f"--model.lr_scheduler.warmup_steps {self.warmup_steps}{decay}"
+        return f"{both} do not fit into the {steps:,.0f} steps of the run"
 
     def state_dict(self) -> dict[str, Any]:
         """Where the schedule stands; what it is, the config says."""

@@ -139,7 +139,7 @@ def test_tables_are_records(tmp_path: Path, name: str, between: str) -> None:
     assert [short(talk.messages) for talk in talks] == ['u:q a:a\n"b"', f"u:q0 a:a0 u:{long}|d a:c"]
     assert [talk.name.rpartition(" ")[2] for talk in talks] == ["2", "4"]
     (tmp_path / name).write_text("\n".join([*lines, "one"]))
-    with pytest.raises(ValueError, match=f"{name}' line 5 must have 4 fields, got 1"):
+    with pytest.raises(ValueError, match=f"{name}' line 5 has 1 fields, and 4 are expected"):
         Instructions(str(tmp_path / name), Bytes(), "plain", 300_000).prepare_data()
 
 

@@ -98,7 +98,7 @@ def test_a_folder_that_cannot_be_written_to(visible) -> None:
     visible.chmod(0o555)
     said = as_nobody(lambda: RunLogger(str(visible), "mine"))
     assert said == (
-        f"ValueError: cannot make a run folder in '{visible / 'mine'}' (no folder that can be written to); "
+        f"ValueError: cannot make a run folder in '{visible / 'mine'}' (Permission denied); "
         "choose another by --trainer.logger.save_dir"
     )
     assert not list(visible.iterdir())
