@@ -143,7 +143,7 @@ def refuse_schedule(schedule: Any, steps: float) -> None:
 
 
 class StartChecks(Callback):
-    """Refuses before the first step what only the built run shows: no room on the disk, a schedule that fails before the end."""
+    """Refuses before the first step what only the built run shows: a full disk, a schedule that ends before the run."""
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Look whether the disk has room for the checkpoints.
