@@ -14,6 +14,7 @@ from torch.optim import SGD, Adam, AdamW, Muon, RMSprop
 
 from lit_llm.backbone.layers import Head
 from lit_llm.backbone.lora import LoRA
+from lit_llm.backbone.settings import plain
 from lit_llm.modules import LanguageModeling
 from lit_llm.modules.base import BaseModule
 from lit_llm.training.checkpoints import LastCheckpoint
@@ -275,8 +276,9 @@ def test_every_run_tells_what_trains(tmp_path, caplog) -> None:
 
 
 def test_settings_go_into_the_checkpoint() -> None:
-    """Lists and dicts of plain values are plain."""
+    """Lists and dicts of plain values are plain, and adapters are told by theirs."""
     schedule = {0: ["head", "*.bias"], 2: "all"}
     module = LanguageModeling(tiny_backbone(n_layer=LAYERS, n_head=H), trainable=schedule, lora=LoRA())
     assert module.hparams["trainable"] == schedule
-    assert "lora" not in module.hparams
+    assert module.hparams["lora"] == plain(LoRA())
+    assert module.hparams["lora"]["rank"] == LoRA().rank
