@@ -17,6 +17,8 @@ from lit_llm.weights.source import Source
 class Classification(BaseModule):
     """Trains a backbone, with a small output layer in place of that of the vocabulary, to tell classes of texts apart.
 
+    That layer has no bias, as in transformers' `…ForSequenceClassification`, as which a classifier is exported.
+
     `val/…` are the scores of the most probable class. Of two classes, each validation of a training chooses the
     probability from which on the second one is answered: its best F1 on the validation texts. It lies in the checkpoint
     (`threshold`), and decides in test, predict and classify. Of more classes the most probable one does.
